@@ -1,0 +1,95 @@
+"""What the SCSI layer needs from below: a run of blocks, and the ways in which it can fail.
+
+Everything that holds blocks is a `Volume`: a local device, an external LU, a virtual device made of regions of both, and a pair
+as its primary sees it. They stack, and a logical unit never knows which of them it sits on.
+
+How completion works: each operation takes a `done` callback. It is called exactly once, on the thread of the event loop, and
+**possibly before the call returns** (a read served from memory has nothing to wait for). An operation never raises for a fault of
+the medium; it hands `done` a `VolumeError`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Protocol
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Fault(enum.Enum):
+    """Why an operation on a volume failed, in words that know nothing of SCSI; `scsi.sense` maps each to its sense data."""
+
+    BECOMING_READY = "becoming ready"  # a path to the external array is being made; trying again soon is sensible
+    BLOCKED = "blocked"  # needs an admin: other LU id than recorded, device gone, size changed
+    READ_ERROR = "read error"
+    WRITE_ERROR = "write error"
+    NO_SPACE = "no space"
+    WRITE_PROTECTED = "write protected"
+    HARDWARE = "hardware fault"
+    TIMED_OUT = "timed out"  # no answer within the bound; whether it was done is not known
+    LINK_LOST = "link lost"  # the path died with the operation in flight; whether it was done is not known
+    RESERVATION_CONFLICT = "reservation conflict"  # the external array's answer, passed through
+    BUSY = "busy"
+    NOT_MIRRORED = "not mirrored"  # pairs.md: by fence level, or the dirty mark could not be made stable
+
+
+class VolumeError(Exception):
+    """One failed operation on a volume.
+
+    Attributes:
+        fault: the reason, which decides what the host is told.
+        detail: for the log: device or array, operation, errno or sense in words.
+        lba: first logical block known to be bad, in the blocks of the volume that reports it, or None.
+    """
+
+    def __init__(self, fault: Fault, detail: str = "", lba: int | None = None) -> None:
+        super().__init__(f"{fault.value}: {detail}" if detail else fault.value)
+        self.fault = fault
+        self.detail = detail
+        self.lba = lba
+
+
+ReadDone = Callable[[Buffer | VolumeError], None]
+Done = Callable[[VolumeError | None], None]
+
+
+class Volume(Protocol):
+    """A run of logical blocks that can be read, written and flushed.
+
+    Callers keep ranges inside `0 … blocks` and lengths whole; implementations may assert it. A buffer handed to `write` is not changed by
+    the caller until `done`; a buffer handed to `ReadDone` is the callee's to keep, and is never reused by the volume.
+
+    Attributes:
+        block_bytes: logical block length, bytes (512 or 4096).
+        blocks: capacity in logical blocks; 0 while it is not known yet (then `fault()` is not None).
+        physical_block_exponent: logical blocks per physical block, as a power of two (READ CAPACITY (16)).
+        write_cache: True when a write may be acknowledged before it is stable; then only `flush` or `fua` make it so.
+        read_only: True when every write is refused with WRITE_PROTECTED.
+        max_transfer_blocks: the most blocks one operation should carry, 0 for no limit (VPD B0).
+    """
+
+    @property
+    def block_bytes(self) -> int: ...
+    @property
+    def blocks(self) -> int: ...
+    @property
+    def physical_block_exponent(self) -> int: ...
+    @property
+    def write_cache(self) -> bool: ...
+    @property
+    def read_only(self) -> bool: ...
+    @property
+    def max_transfer_blocks(self) -> int: ...
+
+    def fault(self) -> VolumeError | None:
+        """Say why the volume can not serve now (what TEST UNIT READY reports), or None when it can."""
+
+    def read(self, lba: int, blocks: int, done: ReadDone) -> None:
+        """Read whole blocks; `done` gets exactly `blocks * block_bytes` bytes, or the error."""
+
+    def write(self, lba: int, data: Buffer, fua: bool, done: Done) -> None:
+        """Write whole blocks; with `fua` the data is on stable storage before `done(None)`."""
+
+    def flush(self, done: Done) -> None:
+        """Make every write acknowledged so far stable (fdatasync on each leg); `done(None)` only after that."""
