@@ -1,0 +1,1 @@
+"""Where bytes live: devices, external arrays, regions, virtual devices, pairs and acquisitions."""

@@ -1,0 +1,1 @@
+"""The persisted configuration, the admin's shell and the host's tool."""

@@ -1,0 +1,1 @@
+"""The process annexd: event loop, sockets, timers and control; all of the asyncio is here."""

@@ -1,0 +1,1 @@
+"""SCSI (SAM, SPC, SBC) and the vendor array commands, without any I/O."""
