@@ -1,0 +1,45 @@
+# Shortcuts. Whatever a gate needs is in ./test.sh, which calls nothing of this.
+.PHONY: setup lint fmt test test-all bench demo wheel requirements
+
+PYTHON = .venv/bin/python
+PIP_TOOLS = pip-tools==7.6.2
+
+setup:
+	./test.sh --setup-only
+
+lint: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-logo
+
+fmt: setup
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+# The quick ones, for while you type; test-all is what continuous integration runs.
+test: setup
+	$(PYTHON) -m pytest -m "not slow and not interop"
+
+test-all:
+	./test.sh
+
+bench: setup
+	$(PYTHON) -m bench
+
+demo:
+	./demo.sh
+
+wheel: setup
+	$(PYTHON) -m hatchling build -t wheel
+
+# Pins the newest versions that requirements/*.in admit, in the order in which they constrain each other. It runs in
+# an environment of its own, with build.txt in it, since source packages must be prepared to know what they need.
+requirements:
+	/usr/bin/python3 -m venv --clear build/requirements
+	build/requirements/bin/python -m pip install --quiet $(PIP_TOOLS) -r requirements/build.txt
+	for name in run build host test; do \
+	    build/requirements/bin/pip-compile --quiet --upgrade --strip-extras --generate-hashes --allow-unsafe \
+	        --no-build-isolation --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	        --output-file requirements/$$name.txt requirements/$$name.in || exit 1; \
+	done
