@@ -1,0 +1,20 @@
+"""The one error that the configuration gives its admin."""
+
+from __future__ import annotations
+
+
+class ConfigError(Exception):
+    """Something in the configuration can not be used; `str()` is one line for the admin.
+
+    Attributes:
+        place: file, JSON path or option in which it stands.
+        problem: what is wrong with it, with the offending value.
+        remedy: what to do about it, or "".
+    """
+
+    def __init__(self, place: str, problem: str, remedy: str = "") -> None:
+        line = f"{place}: {problem}" + (f" ({remedy})" if remedy else "")
+        super().__init__(" ".join(line.split()))
+        self.place = place
+        self.problem = problem
+        self.remedy = remedy

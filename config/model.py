@@ -1,0 +1,338 @@
+"""The configuration of one annexd, as it stands in its file: what each entry means, and what makes it valid.
+
+The file is one JSON object. `load` (config.store) reads it, `check` here tells whether its parts fit together; nothing
+of it is acted on before both have passed, so a bad file never leaves a half-made daemon.
+
+    devices            local block devices and files, by name
+    arrays             external arrays, reached over iSCSI, by name
+    virtual_devices    ordered lists of regions of the two
+    targets            what hosts log in to: portals, LUNs, and which host sees what
+
+Sizes and LBAs are in logical blocks of the device that they lie on.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+import msgspec
+
+from config.errors import ConfigError
+
+VERSION: Literal[1] = 1
+MAX_LUN = 255
+ISCSI_NAME_BYTES = 223  # RFC 7143 4.2.7.1
+HOST_SECRET_BYTES = range(12, 257)  # RFC 7143 9.2.1: at least 96 bits; libiscsi and open-iscsi stop at 255
+ARRAY_SECRET_BYTES = range(1, 257)  # what an array was given is its admin's choice, and annex can only use it
+
+_ISCSI_NAME = re.compile(
+    r"(iqn\.\d{4}-(0[1-9]|1[0-2])\.[a-z0-9.-]+(:[a-z0-9.:-]+)?|eui\.[0-9A-Fa-f]{16}|naa\.[0-9A-Fa-f]{16}([0-9A-Fa-f]{16})?)"
+)
+_PORTAL = re.compile(r"(\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9.-]+))(:(?P<port>\d{1,5}))?")
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,254}")
+
+
+class Entry(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A part of the file; nothing changes it after `check`. Unknown keys are refused, so that a misspelt one is never silently ignored."""
+
+
+class Chap(Entry):
+    """One direction of CHAP: the name sent, and the secret shared (UTF-8; 12 to 256 bytes for a host)."""
+
+    name: str
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"Chap(name={self.name!r}, secret=…)"  # secrets never reach a log
+
+
+class Device(Entry):
+    """A local block device, or a file that stands in for one."""
+
+    name: str
+    path: str
+
+
+class Array(Entry):
+    """An external array: one iSCSI target that annexd logs in to."""
+
+    name: str
+    portal: str
+    target: str
+    chap: Chap | None = None
+    mutual_chap: Chap | None = None
+    header_digest: bool = False
+    data_digest: bool = False
+    command_timeout_s: float = 10.0
+
+
+class Region(Entry):
+    """A run of blocks of one device (`device`) or of one external LU (`array` with `lun`).
+
+    `blocks` left out: all from `first_lba` to the end, as measured at first contact and kept in the mapping table.
+    `id` left out: whatever LU answers at `lun` at first contact, by its VPD 83 id from then on.
+    """
+
+    device: str | None = None
+    array: str | None = None
+    lun: int | None = None
+    id: str | None = None
+    first_lba: int = 0
+    blocks: int | None = None
+
+
+class VirtualDevice(Entry):
+    """An ordered list of regions; an LU sits on it."""
+
+    name: str
+    regions: list[Region]
+
+
+class Lun(Entry):
+    """A logical unit number and the virtual device whose LU it shows."""
+
+    lun: int
+    virtual_device: str
+    read_only: bool = False
+
+
+class Acl(Entry):
+    """What one host may do at one target. `luns` left out: the target's own list."""
+
+    initiator: str
+    luns: list[Lun] | None = None
+    chap: Chap | None = None
+    mutual_chap: Chap | None = None
+    array_control: bool = True
+
+
+class Anyone(Entry):
+    """Hosts without an ACL of their own: admitted from the networks `addresses`, to the target's LUNs."""
+
+    addresses: list[str]
+    array_control: bool = False
+    read_only: bool = False
+
+
+class Target(Entry):
+    """A target name, the portals it answers on, its LUNs, and its hosts. No `anyone`: only hosts with an ACL."""
+
+    name: str
+    portals: list[str]
+    luns: list[Lun]
+    acls: list[Acl] = []
+    anyone: Anyone | None = None
+
+
+class Discovery(Entry):
+    """CHAP for discovery sessions; `mutual_chap` makes the target prove itself as well."""
+
+    chap: Chap
+    mutual_chap: Chap | None = None
+
+
+class Config(Entry):
+    """The whole file."""
+
+    version: Literal[1]
+    state_directory: str
+    devices: list[Device] = []
+    arrays: list[Array] = []
+    virtual_devices: list[VirtualDevice] = []
+    targets: list[Target] = []
+    discovery: Discovery | None = None
+
+
+def split_portal(portal: str, default_port: int = 3260) -> tuple[str, int]:
+    """Give the host and the port of "host", "host:port", "[v6]" or "[v6]:port".
+
+    Raises:
+        ValueError: it is none of these, or the port is not in 0 … 65535.
+    """
+    match = _PORTAL.fullmatch(portal)
+    port = int(match["port"]) if match and match["port"] else default_port
+    if not match or port > 65535:
+        raise ValueError(f"{portal!r} is not host:port or [address]:port")
+    if match["six"]:
+        ipaddress.IPv6Address(match["six"])
+    return match["six"] or match["host"], port
+
+
+def check(config: Config) -> None:
+    """Check that the parts of a configuration fit together: names, references, ranges, overlaps.
+
+    Raises:
+        ConfigError: the first thing that does not; place is its path in the file.
+    """
+    for problem in _problems(config):
+        raise problem
+
+
+def _problems(config: Config) -> Iterator[ConfigError]:
+    yield from _names(config)
+    yield from _arrays(config)
+    yield from _virtual_devices(config)
+    yield from _targets(config)
+    if config.discovery:
+        yield from _chap("discovery", config.discovery.chap, config.discovery.mutual_chap)
+
+
+def _names(config: Config) -> Iterator[ConfigError]:
+    if not config.state_directory.startswith("/"):
+        yield ConfigError("state_directory", f"{config.state_directory!r} is not an absolute path")
+    named: list[tuple[str, Iterable[Device | Array | VirtualDevice]]] = [
+        ("devices", config.devices), ("arrays", config.arrays), ("virtual_devices", config.virtual_devices),
+    ]  # fmt: skip
+    for group, entries in named:
+        yield from _duplicates(group, "name", [entry.name for entry in entries])
+        for index, entry in enumerate(entries):
+            if not _LABEL.fullmatch(entry.name):
+                yield ConfigError(
+                    f"{group}[{index}].name", f"{entry.name!r} is not a name", "letters, digits and ._:/@+- up to 255"
+                )
+    yield from _duplicates("devices", "path", [device.path for device in config.devices])
+    for index, device in enumerate(config.devices):
+        if not device.path.startswith("/"):
+            yield ConfigError(f"devices[{index}].path", f"{device.path!r} is not an absolute path")
+
+
+def _arrays(config: Config) -> Iterator[ConfigError]:
+    yield from _duplicates("arrays", "portal and target", [f"{array.portal} {array.target}" for array in config.arrays])
+    for index, array in enumerate(config.arrays):
+        place = f"arrays[{index}]"
+        yield from _iscsi_name(f"{place}.target", array.target)
+        yield from _portal(f"{place}.portal", array.portal)
+        yield from _chap(place, array.chap, array.mutual_chap, ARRAY_SECRET_BYTES)
+        if not 1.0 <= array.command_timeout_s <= 14.0:
+            yield ConfigError(f"{place}.command_timeout_s", f"{array.command_timeout_s} is not within 1 … 14 s",
+                              "a mirrored write is answered within 15 s")  # fmt: skip
+
+
+def _virtual_devices(config: Config) -> Iterator[ConfigError]:
+    devices = {device.name for device in config.devices}
+    arrays = {array.name for array in config.arrays}
+    for index, virtual_device in enumerate(config.virtual_devices):
+        place = f"virtual_devices[{index}].regions"
+        if not virtual_device.regions:
+            yield ConfigError(place, "a virtual device needs at least one region")
+        for number, region in enumerate(virtual_device.regions):
+            yield from _region(f"{place}[{number}]", region, devices, arrays)
+    yield from _overlaps(config)
+
+
+def _region(place: str, region: Region, devices: set[str], arrays: set[str]) -> Iterator[ConfigError]:
+    if (region.device is None) == (region.array is None):
+        yield ConfigError(place, "a region lies on a device or on an array", "give one of 'device' and 'array'")
+    elif region.device is not None:
+        if region.device not in devices:
+            yield ConfigError(f"{place}.device", f"no device is named {region.device!r}")
+        if region.lun is not None or region.id is not None:
+            yield ConfigError(place, "'lun' and 'id' belong to a region of an array")
+    elif region.array not in arrays:
+        yield ConfigError(f"{place}.array", f"no array is named {region.array!r}")
+    elif region.lun is None:
+        yield ConfigError(f"{place}.lun", "a region of an array needs its LUN")
+    elif not 0 <= region.lun < 16384:
+        yield ConfigError(f"{place}.lun", f"{region.lun} is not within 0 … 16383")
+    if region.first_lba < 0:
+        yield ConfigError(f"{place}.first_lba", f"{region.first_lba} is negative")
+    if region.blocks is not None and region.blocks <= 0:
+        yield ConfigError(
+            f"{place}.blocks", f"{region.blocks} is not a number of blocks", "leave it out for all to the end"
+        )
+    if region.id is not None and not re.fullmatch(r"([0-9A-Fa-f]{2}){1,64}", region.id):
+        yield ConfigError(f"{place}.id", f"{region.id!r} is not hexadecimal bytes", "as `annexhost regions` shows it")
+
+
+def _overlaps(config: Config) -> Iterator[ConfigError]:
+    """No block belongs to two regions: two LUs would change each other's data unseen."""
+    taken: dict[tuple[str, int], list[tuple[int, float, str]]] = {}
+    for index, virtual_device in enumerate(config.virtual_devices):
+        for number, region in enumerate(virtual_device.regions):
+            place = f"virtual_devices[{index}].regions[{number}]"
+            store = (
+                (f"device {region.device}", 0)
+                if region.device is not None
+                else (f"array {region.array}", region.lun or 0)
+            )
+            end = region.first_lba + region.blocks if region.blocks is not None else float("inf")
+            others = taken.setdefault(store, [])
+            for other_first, other_end, other_place in others:
+                if region.first_lba < other_end and other_first < end:
+                    yield ConfigError(place, f"shares blocks with {other_place}")
+            others.append((region.first_lba, end, place))
+
+
+def _targets(config: Config) -> Iterator[ConfigError]:
+    virtual_devices = {virtual_device.name for virtual_device in config.virtual_devices}
+    yield from _duplicates("targets", "name", [target.name for target in config.targets])
+    for index, target in enumerate(config.targets):
+        place = f"targets[{index}]"
+        yield from _iscsi_name(f"{place}.name", target.name)
+        if not target.portals:
+            yield ConfigError(f"{place}.portals", "a target needs at least one portal")
+        for number, portal in enumerate(target.portals):
+            yield from _portal(f"{place}.portals[{number}]", portal)
+        yield from _luns(f"{place}.luns", target.luns, virtual_devices)
+        yield from _duplicates(f"{place}.acls", "initiator", [acl.initiator for acl in target.acls])
+        for number, acl in enumerate(target.acls):
+            yield from _iscsi_name(f"{place}.acls[{number}].initiator", acl.initiator)
+            yield from _luns(f"{place}.acls[{number}].luns", acl.luns or [], virtual_devices)
+            yield from _chap(f"{place}.acls[{number}]", acl.chap, acl.mutual_chap)
+        for number, network in enumerate(target.anyone.addresses if target.anyone else []):
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as error:
+                yield ConfigError(f"{place}.anyone.addresses[{number}]", str(error))
+
+
+def _luns(place: str, luns: list[Lun], virtual_devices: set[str]) -> Iterator[ConfigError]:
+    yield from _duplicates(place, "lun", [str(lun.lun) for lun in luns])
+    yield from _duplicates(place, "virtual_device", [lun.virtual_device for lun in luns])
+    for index, lun in enumerate(luns):
+        if not 0 <= lun.lun <= MAX_LUN:
+            yield ConfigError(f"{place}[{index}].lun", f"{lun.lun} is not within 0 … {MAX_LUN}")
+        if lun.virtual_device not in virtual_devices:
+            yield ConfigError(f"{place}[{index}].virtual_device", f"no virtual device is named {lun.virtual_device!r}")
+
+
+def _iscsi_name(place: str, name: str) -> Iterator[ConfigError]:
+    if len(name.encode()) > ISCSI_NAME_BYTES or not _ISCSI_NAME.fullmatch(name):
+        yield ConfigError(
+            place, f"{name[:80]!r} is not an iSCSI name", "iqn.YYYY-MM.reversed.domain[:string], RFC 7143 4.2.7"
+        )
+
+
+def _portal(place: str, portal: str) -> Iterator[ConfigError]:
+    try:
+        split_portal(portal)
+    except ValueError as error:
+        yield ConfigError(place, str(error))
+
+
+def _chap(
+    place: str, chap: Chap | None, mutual: Chap | None, lengths: range = HOST_SECRET_BYTES
+) -> Iterator[ConfigError]:
+    for key, side in (("chap", chap), ("mutual_chap", mutual)):
+        if side and not side.name:
+            yield ConfigError(f"{place}.{key}.name", "is empty")
+        if side and len(side.secret.encode()) not in lengths:
+            problem = f"is not {lengths.start} to {lengths.stop - 1} bytes long"
+            yield ConfigError(f"{place}.{key}.secret", problem, "RFC 7143 9.2.1 asks for 96 random bits")
+    if mutual and not chap:
+        yield ConfigError(
+            f"{place}.mutual_chap", "needs 'chap' as well", "the target proves itself only to a host that did"
+        )
+    if chap and mutual and chap.secret == mutual.secret:
+        yield ConfigError(f"{place}.mutual_chap.secret", "is the same as chap.secret", "RFC 7143 9.2.1 forbids it")
+
+
+def _duplicates(place: str, key: str, values: list[str]) -> Iterator[ConfigError]:
+    seen: set[str] = set()
+    for index, value in enumerate(values):
+        if value in seen:
+            yield ConfigError(f"{place}[{index}]", f"{key} {value!r} stands there twice")
+        seen.add(value)
