@@ -1,11 +1,12 @@
 import contextlib
 import struct
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pyscsi.pyscsi.scsi_command import SCSICommand
 from pyscsi.pyscsi.scsi_opcode import OpCode
+from pyscsi.utils.converter import encode_dict
 
 from scsi import array_commands as codec
 from scsi.array_commands import (
@@ -38,16 +39,11 @@ naas = st.binary(min_size=16, max_size=16)
 labels = st.text(alphabet=st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=8)
 
 
-class VendorCommand(SCSICommand):
-    """PyScsi's own bit packing over a table written from the specification's byte columns, as an independent oracle."""
-
-    def __init__(self, bits, **values):
-        fields = {"opcode": [0xFF, 0], "service_action": [0x1F, 1]} | bits
-        cdb = bytearray(16)
-        from pyscsi.utils.converter import encode_dict
-
-        encode_dict(values, fields, cdb)
-        self.cdb = cdb
+def packed_by_pyscsi(bits: dict[str, list[int]], **values: int) -> bytes:
+    """Use PyScsi's bit packing over a table written from the specification's byte columns, as an independent oracle."""
+    cdb = bytearray(16)
+    encode_dict(values, {"opcode": [0xFF, 0], "service_action": [0x1F, 1]} | bits, cdb)
+    return bytes(cdb)
 
 
 IN_BITS = {
@@ -63,43 +59,43 @@ OUT_BITS = {
 
 
 @given(st.sampled_from(ArrayIn), u32, u32, u32)
-def test_array_in_cdb_is_what_pyscsi_packs(action, identifier, offset, length):
+def test_array_in_cdb_is_what_pyscsi_packs(action: int, identifier: int, offset: int, length: int) -> None:
     ours = codec.encode_array_in(ArrayInCdb(action, identifier, offset, length))
-    theirs = VendorCommand(
+    theirs = packed_by_pyscsi(
         IN_BITS,
         opcode=0xC0,
         service_action=action,
         identifier=identifier,
         offset=offset,
         allocation_length=length,
-    ).cdb
-    assert ours == bytes(theirs)
+    )
+    assert ours == theirs
     assert codec.decode_array_in(ours) == (action, identifier, offset, length)
 
 
 @given(st.sampled_from(ArrayOut), u32, u32, u32)
-def test_array_out_cdb_is_what_pyscsi_packs(action, identifier, flags, length):
+def test_array_out_cdb_is_what_pyscsi_packs(action: int, identifier: int, flags: int, length: int) -> None:
     ours = codec.encode_array_out(ArrayOutCdb(action, identifier, flags, length))
-    theirs = VendorCommand(
+    theirs = packed_by_pyscsi(
         OUT_BITS,
         opcode=0xC1,
         service_action=action,
         identifier=identifier,
         flags=flags,
         parameter_list_length=length,
-    ).cdb
-    assert ours == bytes(theirs)
+    )
+    assert ours == theirs
     assert codec.decode_array_out(ours) == (action, identifier, flags, length)
 
 
-def test_pyscsi_agrees_on_names_of_both_opcodes_service_actions():
+def test_pyscsi_agrees_on_names_of_both_opcodes_service_actions() -> None:
     # PyScsi's OpCode is how annexhost's commands describe themselves; values that it rejects could not be sent.
     opcode = OpCode("ARRAY_OUT", codec.ARRAY_OUT, {action.name: action for action in ArrayOut})
     assert opcode.value == 0xC1
     assert opcode.serviceaction.PAIR_TAKEOVER == 4
 
 
-def test_pair_create_stands_on_the_bytes_that_the_specification_gives():
+def test_pair_create_stands_on_the_bytes_that_the_specification_gives() -> None:
     data = codec.encode_pair_create(PairCreate(FenceLevel.DATA, True, 300, NAA, "Mirror é"))
     assert len(data) == codec.PARAMETER_BYTES[ArrayOut.PAIR_CREATE] == 64
     assert data[0] == 2
@@ -111,7 +107,7 @@ def test_pair_create_stands_on_the_bytes_that_the_specification_gives():
     assert data[56:] == bytes(8)
 
 
-def test_acquire_stands_on_the_bytes_that_the_specification_gives():
+def test_acquire_stands_on_the_bytes_that_the_specification_gives() -> None:
     data = codec.encode_acquire(Acquire(NAA, 0x0102030405060708, 0x11121314, 0x21222324, 0x31323334))
     assert len(data) == codec.PARAMETER_BYTES[ArrayOut.ACQUIRE_EXTERNAL_DATA] == 48
     assert data[:16] == NAA
@@ -122,18 +118,18 @@ def test_acquire_stands_on_the_bytes_that_the_specification_gives():
     assert data[36:] == bytes(12)
 
 
-def test_copy_in_stands_on_the_bytes_that_the_specification_gives():
+def test_copy_in_stands_on_the_bytes_that_the_specification_gives() -> None:
     data = codec.encode_copy_in(CopyIn(NAA, 7, 9))
     assert len(data) == codec.PARAMETER_BYTES[ArrayOut.COPY_IN] == 32
     assert data == NAA + bytes.fromhex("00000007 00000009") + bytes(8)
 
 
-def test_capabilities_stand_on_the_bytes_that_the_specification_gives():
+def test_capabilities_stand_on_the_bytes_that_the_specification_gives() -> None:
     data = codec.encode_capabilities(Capabilities(1, Feature.PAIRS | Feature.VERIFY, 2, 3, 4, 5, 6))
     assert data.hex(" ", 4) == "0000001c 01110000 00000002 00000003 00000004 00000005 00000006 00000000"
 
 
-def test_a_virtual_device_row_stands_on_the_bytes_that_the_specification_gives():
+def test_a_virtual_device_row_stands_on_the_bytes_that_the_specification_gives() -> None:
     flags = VirtualDeviceFlag.EXTERNAL_REGIONS | VirtualDeviceFlag.SECONDARY
     data = codec.encode_virtual_device(
         VirtualDeviceRow(3, flags, StateCode.BLOCKED, 2, b"\0\5" + bytes(6), NAA, 9, 512)
@@ -147,7 +143,7 @@ def test_a_virtual_device_row_stands_on_the_bytes_that_the_specification_gives()
     assert data[44:] == bytes(20)
 
 
-def test_a_region_row_stands_on_the_bytes_that_the_specification_gives():
+def test_a_region_row_stands_on_the_bytes_that_the_specification_gives() -> None:
     data = codec.encode_region(RegionRow(4, RegionKind.EXTERNAL, StateCode.PENDING, 100, 10, 20, 30, NAA))
     assert len(data) == 64
     assert data[:8].hex() == "0000000401016400"
@@ -156,7 +152,7 @@ def test_a_region_row_stands_on_the_bytes_that_the_specification_gives():
     assert data[48:] == bytes(16)
 
 
-def test_a_pair_row_stands_on_the_bytes_that_the_specification_gives():
+def test_a_pair_row_stands_on_the_bytes_that_the_specification_gives() -> None:
     row = PairRow(5, PairState.PSUE, FenceLevel.STATUS, PairFlag.UNVERIFIED, 99, 1000, 7, NAA, OTHER_NAA, "L")
     data = codec.encode_pair(row)
     assert len(data) == 96
@@ -168,7 +164,7 @@ def test_a_pair_row_stands_on_the_bytes_that_the_specification_gives():
     assert data[88:] == bytes(8)
 
 
-def test_an_acquisition_row_stands_on_the_bytes_that_the_specification_gives():
+def test_an_acquisition_row_stands_on_the_bytes_that_the_specification_gives() -> None:
     row = AcquisitionRow(6, AcquisitionState.FAILED, 0x0B, 0x81, 0x06, 8, 9, 4096, 0xDEADBEEF, 60, NAA, 3)
     data = codec.encode_acquisition(row)
     assert len(data) == 64
@@ -179,7 +175,7 @@ def test_an_acquisition_row_stands_on_the_bytes_that_the_specification_gives():
     assert data[52:] == bytes(12)
 
 
-ROUND_TRIPS = {
+ROUND_TRIPS: dict[str, tuple[Any, Any, Any]] = {
     "pair create": (
         st.builds(PairCreate, st.integers(0, 255), st.booleans(), u16, naas, labels),
         codec.encode_pair_create,
@@ -258,7 +254,7 @@ ROUND_TRIPS = {
 
 @pytest.mark.parametrize("name", ROUND_TRIPS)
 @given(data=st.data())
-def test_what_is_encoded_is_decoded_again_whatever_follows(name, data):
+def test_what_is_encoded_is_decoded_again_whatever_follows(name: str, data: Any) -> None:
     values, encode, decode = ROUND_TRIPS[name]
     value = data.draw(values)
     assert decode(encode(value)) == value
@@ -267,52 +263,52 @@ def test_what_is_encoded_is_decoded_again_whatever_follows(name, data):
 
 @pytest.mark.parametrize("name", ROUND_TRIPS)
 @given(data=st.binary(max_size=100))
-def test_any_bytes_are_decoded_or_refused_with_value_error(name, data):
+def test_any_bytes_are_decoded_or_refused_with_value_error(name: str, data: Any) -> None:
     _, _, decode = ROUND_TRIPS[name]
     with contextlib.suppress(ValueError):
         decode(data)
 
 
-def test_a_report_counts_bytes_4_to_7_in_its_length():
+def test_a_report_counts_bytes_4_to_7_in_its_length() -> None:
     report = codec.encode_list([bytes(64), bytes(64)])
     assert report[:8].hex() == "0000008400000000"
     assert len(report) == codec.list_bytes(report) == 8 + 128
 
 
-def test_an_empty_report_has_length_4():
+def test_an_empty_report_has_length_4() -> None:
     assert codec.encode_list([]).hex() == "0000000400000000"
     assert codec.decode_list(codec.encode_list([]), 64) == []
 
 
-def test_a_cut_report_gives_its_whole_rows_and_its_full_length():
+def test_a_cut_report_gives_its_whole_rows_and_its_full_length() -> None:
     rows = [bytes([n]) * 64 for n in range(3)]
     cut = codec.encode_list(rows)[: 8 + 64 + 63]
     assert codec.decode_list(cut, 64) == rows[:1]
     assert codec.list_bytes(cut) == 8 + 3 * 64
 
 
-def test_bytes_after_the_length_of_a_report_are_no_rows():
+def test_bytes_after_the_length_of_a_report_are_no_rows() -> None:
     assert codec.decode_list(codec.encode_list([b"\1" * 64]) + bytes(64), 64) == [b"\1" * 64]
 
 
-def test_a_report_without_length_field_is_refused():
+def test_a_report_without_length_field_is_refused() -> None:
     with pytest.raises(ValueError, match="no length field"):
         codec.decode_list(b"\0\0", 64)
 
 
-def test_a_label_over_32_bytes_of_utf8_is_refused():
+def test_a_label_over_32_bytes_of_utf8_is_refused() -> None:
     assert len(codec.encode_label("é" * 16)) == 32
     with pytest.raises(ValueError, match="33 bytes"):
         codec.encode_label("é" * 16 + "x")
 
 
-def test_a_label_that_is_not_utf8_survives_and_can_be_told():
+def test_a_label_that_is_not_utf8_survives_and_can_be_told() -> None:
     label = codec.decode_label(b"\xff\xfe" + bytes(30))
     assert codec.encode_label(label) == b"\xff\xfe" + bytes(30)
     assert not label.isprintable()
 
 
-def test_the_first_reserved_bit_is_named_by_byte_and_bit():
+def test_the_first_reserved_bit_is_named_by_byte_and_bit() -> None:
     data = bytearray(codec.encode_pair_create(PairCreate(0, False, 0, NAA)))
     assert codec.first_reserved_bit(data, codec.PAIR_CREATE_USAGE) is None
     data[60] = 0x01
@@ -329,10 +325,10 @@ def test_the_first_reserved_bit_is_named_by_byte_and_bit():
         (codec.COPY_IN_USAGE, ArrayOut.COPY_IN),
     ],
 )
-def test_usage_maps_of_parameter_lists_are_as_long_as_the_lists(usage, action):
+def test_usage_maps_of_parameter_lists_are_as_long_as_the_lists(usage: bytes, action: int) -> None:
     assert len(usage) == codec.PARAMETER_BYTES[action]
 
 
-def test_an_external_id_is_shown_in_16_bytes():
+def test_an_external_id_is_shown_in_16_bytes() -> None:
     assert codec.pad_id(b"\x50\1") == b"\x50\1" + bytes(14)
     assert codec.pad_id(b"t10.IET     00010001") == b"t10.IET     00010001"[:16]
