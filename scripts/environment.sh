@@ -69,9 +69,7 @@ annex_debian_packages() {
     case " $annex_missing" in
     *" tgt "*)
         # It was not here before, so nobody wants it at the next boot either.
-        if command -v systemctl >/dev/null; then
-            annex_as_root systemctl disable --quiet tgt.service || annex_say "could not disable tgt.service"
-        fi
+        annex_as_root update-rc.d tgt disable
         ;;
     esac
 }
