@@ -36,7 +36,7 @@ NAA = bytes.fromhex("6000000000000000000000000000abcd")
 OTHER_NAA = bytes.fromhex("60000000000000000000000000001234")
 u16, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (16, 32, 64))
 naas = st.binary(min_size=16, max_size=16)
-labels = st.text(alphabet=st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=8)
+labels = st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 
 
 def packed_by_pyscsi(bits: dict[str, list[int]], **values: int) -> bytes:
@@ -325,7 +325,7 @@ def test_the_first_reserved_bit_is_named_by_byte_and_bit() -> None:
         (codec.COPY_IN_USAGE, ArrayOut.COPY_IN),
     ],
 )
-def test_usage_maps_of_parameter_lists_are_as_long_as_the_lists(usage: bytes, action: int) -> None:
+def test_usage_maps_of_parameter_lists_are_as_long_as_the_lists(usage: bytes, action: ArrayOut) -> None:
     assert len(usage) == codec.PARAMETER_BYTES[action]
 
 
