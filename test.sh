@@ -29,8 +29,8 @@ check() {
     fi
 }
 
-check "ruff check" .venv/bin/ruff check --quiet .
-check "ruff format" .venv/bin/ruff format --check --quiet .
+check "ruff check" .venv/bin/ruff check .
+check "ruff format" .venv/bin/ruff format --check .
 check "mypy" .venv/bin/mypy
 check "import-linter" .venv/bin/lint-imports --no-logo
 
