@@ -37,7 +37,8 @@ wheel: setup
 # an environment of its own, with build.txt in it, since source packages must be prepared to know what they need.
 requirements:
 	/usr/bin/python3 -m venv --clear build/requirements
-	build/requirements/bin/python -m pip install --quiet $(PIP_TOOLS) -r requirements/build.txt
+	build/requirements/bin/python -m pip install --quiet -r requirements/build.txt
+	build/requirements/bin/python -m pip install --quiet $(PIP_TOOLS)
 	for name in run build host test; do \
 	    build/requirements/bin/pip-compile --quiet --upgrade --strip-extras --generate-hashes --allow-unsafe \
 	        --no-build-isolation --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
