@@ -12,7 +12,7 @@ Buffer = bytes | bytearray | memoryview
 
 
 class EndReason(enum.Enum):
-    """Why a session ended; SCSI takes each for an I_T nexus loss, REINSTATED being one that the same host caused itself."""
+    """Why a session ended: an I_T nexus loss in each case, REINSTATED being one that the same host caused."""
 
     LOGOUT = "logout"
     CONNECTION_LOST = "connection lost"
@@ -39,8 +39,8 @@ class ScsiCommand:
         data_out_bytes: expected data transfer length of a write, bytes; 0 when it is none.
         data_in_bytes: expected length of a read, bytes; 0 when it is none.
         logical_unit: free for the SCSI layer.
-        aborted: set by whoever aborts the task; its answer is dropped then. `complete` is to be called nevertheless, when
-            nothing can touch the medium on its behalf any more.
+        aborted: set by whoever aborts the task; its answer is dropped then. `complete` is to be called nevertheless,
+            when nothing can touch the medium on its behalf any more.
         finished: `complete` was called.
     """
 

@@ -1,14 +1,15 @@
 """Bytes of a TCP connection into PDUs, and PDUs into bytes, for both roles.
 
-How reading works: the adapter receives straight into `receive_buffer()`, which is the free end of one large buffer that is
-used over and over, and says how much came with `bytes_received()`. All complete PDUs in it are then handed to the sink, in
-order. A data segment is a view of that buffer and dies with the call; the sink copies what it keeps.
+How reading works: the adapter receives straight into `receive_buffer()`, which is the free end of one large buffer that
+is used over and over, and says how much came with `bytes_received()`. All complete PDUs in it are then handed to the
+sink, in order. A data segment is a view of that buffer and dies with the call; the sink copies what it keeps.
 
-A large data segment that is still incomplete goes a shorter way: the sink names the memory where it belongs, usually the
-buffer of the command, and `receive_buffer()` hands that out until the segment is full, so that its bytes are never copied.
+A large data segment that is still incomplete goes a shorter way: the sink names the memory where it belongs, usually
+the buffer of the command, and `receive_buffer()` hands that out until the segment is full, so that its bytes are never
+copied.
 
-Lengths are checked when the header is there and before anything is kept for them. Between two PDUs the sink may change the
-digests and the limits (login does), and may stop the reader for good.
+Lengths are checked when the header is there and before anything is kept for them. Between two PDUs the sink may change
+the digests and the limits (login does), and may stop the reader for good.
 
 Spec: RFC 7143 11.2 "PDU Template, Header, and Opcodes".
 """
@@ -88,7 +89,8 @@ class PduReader:
         self._view = memoryview(bytearray())
         self._end = 0  # the buffer holds the bytes before it, and they begin with a header (or with a trailer, below)
         self._wanted_bytes = 0
-        # A data segment on its way into the sink's memory, and then its padding and digest on their way into the buffer.
+        # A data segment on its way into the sink's memory, and then its padding and digest on their way into the
+        # buffer.
         self._place: memoryview | None = None
         self._place_filled = 0
         self._place_header: Header = ()
@@ -118,10 +120,13 @@ class PduReader:
         Args:
             count: how many bytes were put to the beginning of the last `receive_buffer()`.
         """
+        if not self.stopped:
+            self._take(count)
         if self.stopped:
             self._end = 0
             self._place = None
-            return
+
+    def _take(self, count: int) -> None:
         start = 0
         if self._place is None:
             self._end += count
@@ -131,12 +136,8 @@ class PduReader:
             else:
                 self._end += count
             start = self._end_placed()
-        if self._place is None:
+        if self._place is None and not self.stopped:
             start = self._parse(start)
-        if self.stopped:
-            self._end = 0
-            self._place = None
-            return
         if start:
             rest = self._end - start
             if rest:
@@ -172,8 +173,8 @@ class PduReader:
     def _parse_long(self, header: Header, start: int) -> int:
         """Hand over one PDU if it is complete, and return its length, or 0."""
         view, available = self._view, self._end - start
-        data_bytes = header[3] & DATA_LENGTH_MASK
-        ahs_bytes = header[3] >> 24 << 2
+        data_bytes: int = header[3] & DATA_LENGTH_MASK
+        ahs_bytes: int = header[3] >> 24 << 2
         if data_bytes > self.max_data_segment_bytes:
             return self._fail(f"data segment of {data_bytes} bytes, allowed are {self.max_data_segment_bytes}")
         if ahs_bytes > self.max_ahs_bytes:
@@ -217,7 +218,7 @@ class PduReader:
         self._place_ahs = bytes(self._view[start + BHS_BYTES : start + headed])
 
     def _end_placed(self) -> int:
-        """Hand over a PDU whose data segment was placed, if its trailer is there too; return where the next one begins."""
+        """Hand over a placed PDU once its trailer is there too; return where the next one begins."""
         place = self._place
         assert place is not None
         padding_bytes = -len(place) & 3
