@@ -89,7 +89,7 @@ class Key:
     in_discovery: bool = True
 
 
-_SEGMENT = {"low": 512, "high": 2**24 - 1}
+_MOST = 2**24 - 1  # of every length, because of DataSegmentLength
 _KEYS = (
     Key("HeaderDigest", Rule.FIRST, NONE, Scope.LOGIN, choices=(CRC32C, NONE)),  # 13.1
     Key("DataDigest", Rule.FIRST, NONE, Scope.LOGIN, choices=(CRC32C, NONE)),
@@ -103,9 +103,9 @@ _KEYS = (
     Key("TargetPortalGroupTag", Rule.DECLARE, None, Scope.LOGIN, high=65535, from_initiator=False),  # 13.9
     Key("InitialR2T", Rule.OR, True, in_discovery=False),  # 13.10
     Key("ImmediateData", Rule.AND, True, in_discovery=False),  # 13.11
-    Key("MaxRecvDataSegmentLength", Rule.DECLARE, DEFAULT_DATA_SEGMENT_BYTES, Scope.ANY, **_SEGMENT),  # 13.12
-    Key("MaxBurstLength", Rule.LEAST, 262144, **_SEGMENT, in_discovery=False),  # 13.13
-    Key("FirstBurstLength", Rule.LEAST, 65536, **_SEGMENT, in_discovery=False),  # 13.14
+    Key("MaxRecvDataSegmentLength", Rule.DECLARE, DEFAULT_DATA_SEGMENT_BYTES, Scope.ANY, low=512, high=_MOST),  # 13.12
+    Key("MaxBurstLength", Rule.LEAST, 262144, low=512, high=_MOST, in_discovery=False),  # 13.13
+    Key("FirstBurstLength", Rule.LEAST, 65536, low=512, high=_MOST, in_discovery=False),  # 13.14
     Key("DefaultTime2Wait", Rule.MOST, 2, high=3600),  # 13.15
     Key("DefaultTime2Retain", Rule.LEAST, 20, high=3600),  # 13.16
     Key("MaxOutstandingR2T", Rule.LEAST, 1, low=1, high=65535, in_discovery=False),  # 13.17
