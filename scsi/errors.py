@@ -36,8 +36,10 @@ class ScsiError(Exception):
         ascq: additional sense code qualifier.
         information: the INFORMATION field, an LBA for most commands, or None when it is not valid.
         field: the sense-key specific field pointer, or None.
+        deferred: True when what failed is an earlier command, which had its status already.
     """
 
+    deferred = False
     key: int = SenseKey.HARDWARE_ERROR
     asc: int = 0x44
     ascq: int = 0x00
@@ -71,12 +73,6 @@ class ManualInterventionRequired(ScsiError):
     key, asc, ascq = SenseKey.NOT_READY, 0x04, 0x03
 
 
-class Stopped(ScsiError):
-    """START STOP UNIT stopped the logical unit."""
-
-    key, asc, ascq = SenseKey.NOT_READY, 0x04, 0x02
-
-
 # --- MEDIUM ERROR, HARDWARE ERROR -------------------------------------------------------------------------------------
 
 
@@ -96,18 +92,6 @@ class InternalTargetFailure(ScsiError):
     """The device failed, or annex has a bug."""
 
     key, asc, ascq = SenseKey.HARDWARE_ERROR, 0x44, 0x00
-
-
-class CommunicationFailure(ScsiError):
-    """The link to the external array died; whether the command was done is not known."""
-
-    key, asc, ascq = SenseKey.HARDWARE_ERROR, 0x08, 0x00
-
-
-class CommunicationTimeout(ScsiError):
-    """No answer came in time from an array or a device; whether the command was done is not known."""
-
-    key, asc, ascq = SenseKey.HARDWARE_ERROR, 0x08, 0x01
 
 
 # --- ILLEGAL REQUEST --------------------------------------------------------------------------------------------------
@@ -169,6 +153,12 @@ class InvalidMessage(ScsiError):
     key, asc, ascq = SenseKey.ILLEGAL_REQUEST, 0x49, 0x00
 
 
+class InvalidFieldInInformationUnit(ScsiError):
+    """The transport announced an amount of data that does not fit the command."""
+
+    key, asc, ascq = SenseKey.ILLEGAL_REQUEST, 0x0E, 0x03
+
+
 class SavingParametersNotSupported(ScsiError):
     """Saved values of mode pages were asked for; there are none."""
 
@@ -194,6 +184,18 @@ class MiscompareDuringVerify(ScsiError):
     """VERIFY found other data; `information` is the byte offset of the first difference within the data-out."""
 
     key, asc, ascq = SenseKey.MISCOMPARE, 0x1D, 0x00
+
+
+class CommunicationFailure(ScsiError):
+    """The link to the external array died; whether the command was done is not known."""
+
+    key, asc, ascq = SenseKey.ABORTED_COMMAND, 0x08, 0x00
+
+
+class CommunicationTimeout(ScsiError):
+    """No answer came in time from an array or a device; whether the command was done is not known."""
+
+    key, asc, ascq = SenseKey.ABORTED_COMMAND, 0x08, 0x01
 
 
 # --- UNIT ATTENTION ---------------------------------------------------------------------------------------------------
