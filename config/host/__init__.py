@@ -1,0 +1,1 @@
+"""annexhost, the host's tool: array commands sent over iSCSI or through a Linux disk."""
