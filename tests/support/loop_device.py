@@ -10,9 +10,9 @@ from typing import Self
 class LoopDevice:
     """A loop device over `file`, attached on entry and detached on exit (root is needed)."""
 
-    def __init__(self, file: Path, *, read_only: bool = False) -> None:
+    def __init__(self, file: Path, *, read_only: bool = False, block_bytes: int = 512) -> None:
         self.file = file
-        self._options = ["--read-only"] if read_only else []
+        self._options = [*(["--read-only"] if read_only else []), "--sector-size", str(block_bytes)]
         self.path = Path()
 
     def __enter__(self) -> Self:

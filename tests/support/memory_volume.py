@@ -53,7 +53,8 @@ class MemoryVolume:
     """A `scsi.volume.Volume` over a bytearray.
 
     Operations complete before the call returns, unless `hold` says otherwise; a held write lands, and a held read
-    looks, when it is released, so any order of completions can be played. With `write_cache` a write is volatile until flushed or FUA.
+    looks, when it is released, so any order of completions can be played. With `write_cache` a write is volatile
+    until flushed or FUA.
 
     Attributes:
         data: the content as a reader sees it; `stable` as it would be after a power cut.
