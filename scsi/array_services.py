@@ -20,7 +20,6 @@ from scsi.array_commands import (
     AcquisitionRow,
     ArrayOut,
     Capabilities,
-    CopyIn,
     PairCreate,
     PairRow,
     RegionRow,
@@ -83,5 +82,3 @@ class ArrayServices(Protocol):
 
     def end_acquisition(self, asker: Nexus, identifier: int, done: CommandDone) -> None:
         """Drop the data and the fence; `done` after the array answered the release or its session is gone."""
-
-    def copy_in(self, asker: Nexus, parameters: CopyIn, *, immediate: bool, done: CommandDone) -> None: ...

@@ -23,6 +23,7 @@ class Task(Protocol):
         initiator_task_tag: what ABORT TASK names it by.
         data_out: all the data that the host sent with it; may be shorter or longer than the CDB asks for.
         data_out_bytes: what the host announced; more than `data_out` when the transport did not take so much.
+        data_in_bytes: how much data the host has room for.
         logical_unit: for the SCSI layer, which keeps the `MappedUnit` there.
         aborted: set when its answer is not wanted any more.
     """
@@ -41,6 +42,8 @@ class Task(Protocol):
     def data_out(self) -> Buffer: ...
     @property
     def data_out_bytes(self) -> int: ...
+    @property
+    def data_in_bytes(self) -> int: ...
 
     logical_unit: Any
     aborted: bool
