@@ -1,0 +1,129 @@
+"""Which host may log in where, and which logical units it is shown: the configuration as login and SendTargets ask."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from config import model
+from scsi.iscsi.chap import ChapPolicy, Credentials
+from scsi.iscsi.directory import Addresses, Admission, Portal, TargetListing
+from scsi.iscsi.errors import LoginRefused, LoginStatus
+from scsi.logical_unit import LogicalUnit
+from scsi.nexus import MappedUnit
+
+PORTAL_GROUP_TAG = 1  # every portal of a target is one portal group: a session may move between them
+_WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - recognised here, bound only if the configuration says so
+
+
+class Rights(NamedTuple):
+    """What a host that was admitted may do: `Admission.context`, from which its nexus is made."""
+
+    target: model.Target
+    luns: list[model.Lun]
+    array_control: bool
+    read_only: bool
+
+
+class PortalHosts:
+    """The hosts of one portal: a `scsi.iscsi.directory.TargetDirectory` over the targets that answer there.
+
+    Args:
+        config: checked.
+        portal: host and port, as `config.model.split_portal` gives them.
+    """
+
+    def __init__(self, config: model.Config, portal: tuple[str, int]) -> None:
+        self._discovery = config.discovery
+        self._targets = {
+            target.name: target
+            for target in config.targets
+            if portal in (model.split_portal(text) for text in target.portals)
+        }
+
+    def admit(self, initiator_name: str, target_name: str, addresses: Addresses) -> Admission:
+        """Say how this host may use this target.
+
+        Raises:
+            LoginRefused: NOT_FOUND for a target that is not on this portal; AUTHORIZATION_FAILURE for a host
+                without an ACL that the target does not admit from where it comes.
+        """
+        target = self._targets.get(target_name)
+        if target is None:
+            raise LoginRefused(LoginStatus.NOT_FOUND, f"no target {target_name!r} on this portal")
+        acl = _acl(target, initiator_name)
+        if acl is not None:
+            luns = target.luns if acl.luns is None else acl.luns
+            chap = _chap_policy(acl.chap, acl.mutual_chap)
+            rights = Rights(target, luns, acl.array_control, read_only=False)
+            return Admission(chap, PORTAL_GROUP_TAG, context=rights)
+        if target.anyone is None or not _within(target.anyone, addresses.peer_address):
+            raise LoginRefused(LoginStatus.AUTHORIZATION_FAILURE, f"no ACL at {target_name!r} for {initiator_name!r}")
+        rights = Rights(target, target.luns, target.anyone.array_control, target.anyone.read_only)
+        return Admission(None, PORTAL_GROUP_TAG, context=rights)
+
+    def admit_discovery(self, initiator_name: str, addresses: Addresses) -> Admission:
+        """Say how this host may ask for targets; what it then sees are only those that would admit it."""
+        chap = _chap_policy(self._discovery.chap, self._discovery.mutual_chap) if self._discovery else None
+        return Admission(chap, PORTAL_GROUP_TAG)
+
+    def targets(self, initiator_name: str, addresses: Addresses) -> Iterator[TargetListing]:
+        """List the targets that would admit this host on the portal where it asks, with all their portals."""
+        for target in self._targets.values():
+            known = _acl(target, initiator_name) is not None
+            if known or (target.anyone is not None and _within(target.anyone, addresses.peer_address)):
+                yield TargetListing(target.name, list(_portals(target, addresses)))
+
+
+def read_write_hosts(config: model.Config, virtual_device: str) -> frozenset[str]:
+    """Name the hosts to which an explicit ACL maps the LU on a virtual device read-write."""
+    return frozenset(
+        acl.initiator
+        for target in config.targets
+        for acl in target.acls
+        for lun in (target.luns if acl.luns is None else acl.luns)
+        if lun.virtual_device == virtual_device and not lun.read_only
+    )
+
+
+def lun_map(rights: Rights, units: Mapping[str, LogicalUnit]) -> dict[bytes, MappedUnit]:
+    """Make the LUN map of a nexus: raw 8-byte LUN → logical unit.
+
+    Args:
+        rights: of the host.
+        units: logical units by the name of their virtual device.
+
+    Spec: SAM-5 4.7.7.1 "Simple LU addressing", peripheral device addressing with bus 0.
+    """
+    return {
+        bytes((0, lun.lun)) + bytes(6): MappedUnit(units[lun.virtual_device], rights.read_only or lun.read_only)
+        for lun in rights.luns
+    }
+
+
+def _acl(target: model.Target, initiator_name: str) -> model.Acl | None:
+    return next((acl for acl in target.acls if acl.initiator == initiator_name), None)
+
+
+def _within(anyone: model.Anyone, address: str) -> bool:
+    # An IPv4 host on a dual-stack socket shows up as ::ffff:a.b.c.d; a link-local one carries its zone.
+    peer = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(peer, ipaddress.IPv6Address) and peer.ipv4_mapped:
+        peer = peer.ipv4_mapped
+    networks = (ipaddress.ip_network(network) for network in anyone.addresses)
+    return any(peer in network for network in networks if network.version == peer.version)
+
+
+def _portals(target: model.Target, addresses: Addresses) -> Iterator[Portal]:
+    """List the portals of a target as seen by who came in at `addresses`: a wildcard is the address that it used."""
+    for text in target.portals:
+        address, port = model.split_portal(text)
+        yield Portal(addresses.local_address if address in _WILDCARDS else address, port, PORTAL_GROUP_TAG)
+
+
+def _chap_policy(chap: model.Chap | None, mutual: model.Chap | None) -> ChapPolicy | None:
+    if chap is None:
+        return None
+    own = Credentials(mutual.name, mutual.secret.encode()) if mutual else None
+    return ChapPolicy(Credentials(chap.name, chap.secret.encode()), mutual is not None, own)
