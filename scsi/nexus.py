@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:  # logical_unit.py needs this module at run time
-    from scsi.errors import UnitAttention
+    from scsi.errors import ScsiError
     from scsi.logical_unit import LogicalUnit
 
 LUN_BYTES = 8
@@ -33,7 +33,8 @@ class Nexus:
         array_control: whether ARRAY OUT is there for this host.
         lun_map: raw LUN of 8 bytes → what is mapped there. Change it through `TargetPort.remap`, which raises the
             unit attentions that go with it.
-        attentions: pending unit attentions by logical unit; empty on the fast path. Kept by `scsi.unit_attention`.
+        attentions: pending unit attentions and deferred errors by logical unit; empty on the fast path. Kept by
+            `scsi.unit_attention`.
     """
 
     __slots__ = (
@@ -61,7 +62,7 @@ class Nexus:
         self.target_portal_group_tag = target_portal_group_tag
         self.array_control = array_control
         self.lun_map = lun_map
-        self.attentions: dict[LogicalUnit, list[UnitAttention]] = {}
+        self.attentions: dict[LogicalUnit, list[ScsiError]] = {}
 
     @property
     def initiator_port(self) -> str:

@@ -79,7 +79,7 @@ def handle_release(unit: LogicalUnit, task: Task, _fields: tuple[()]) -> None:
 
 # Third-party reservations (3RDPTY, LONGID) and extents are obsolete since SPC-3 and refused as reserved bits; the
 # reservation identification, the third party's id and the parameter list length mean nothing without them.
-ROWS = (
+ROWS: tuple[Command, ...] = (
     Command(
         "RESERVE (6)",
         usage="16 00 00 00 00 04",

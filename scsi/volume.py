@@ -1,11 +1,11 @@
 """What the SCSI layer needs from below: a run of blocks, and the ways in which it can fail.
 
-Everything that holds blocks is a `Volume`: a local device, an external LU, a virtual device made of regions of both, and a pair
-as its primary sees it. They stack, and a logical unit never knows which of them it sits on.
+Everything that holds blocks is a `Volume`: a local device, an external LU, a virtual device made of regions of both,
+and a pair as its primary sees it. They stack, and a logical unit never knows which of them it sits on.
 
-How completion works: each operation takes a `done` callback. It is called exactly once, on the thread of the event loop, and
-**possibly before the call returns** (a read served from memory has nothing to wait for). An operation never raises for a fault of
-the medium; it hands `done` a `VolumeError`.
+How completion works: each operation takes a `done` callback. It is called exactly once, on the thread of the event
+loop, and **possibly before the call returns** (a read served from memory has nothing to wait for). An operation never
+raises for a fault of the medium; it hands `done` a `VolumeError`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Buffer = bytes | bytearray | memoryview
 
 
 class Fault(enum.Enum):
-    """Why an operation on a volume failed, in words that know nothing of SCSI; `scsi.sense` maps each to its sense data."""
+    """Why an operation on a volume failed, in words that know nothing of SCSI; `scsi.sense` maps each to sense data."""
 
     BECOMING_READY = "becoming ready"  # a path to the external array is being made; trying again soon is sensible
     BLOCKED = "blocked"  # needs an admin: other LU id than recorded, device gone, size changed
@@ -57,8 +57,9 @@ Done = Callable[[VolumeError | None], None]
 class Volume(Protocol):
     """A run of logical blocks that can be read, written and flushed.
 
-    Callers keep ranges inside `0 … blocks` and lengths whole; implementations may assert it. A buffer handed to `write` is not changed by
-    the caller until `done`; a buffer handed to `ReadDone` is the callee's to keep, and is never reused by the volume.
+    Callers keep ranges inside `0 … blocks` and lengths whole; implementations may assert it. A buffer handed to `write`
+    is not changed by the caller until `done`; a buffer handed to `ReadDone` is the callee's to keep, and is never
+    reused by the volume.
 
     Attributes:
         block_bytes: logical block length, bytes (512 or 4096).

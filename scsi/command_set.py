@@ -1,0 +1,18 @@
+"""The commands of annex's logical units, put together from the modules that have them.
+
+A new module of commands is one more line here.
+"""
+
+from __future__ import annotations
+
+from scsi import block_commands, capacity, inquiry, modes, report, reservations
+from scsi.commands import CommandTable
+
+COMMANDS = CommandTable(
+    inquiry.ROWS,
+    report.ROWS,
+    capacity.ROWS,
+    modes.ROWS,
+    reservations.ROWS,
+    block_commands.ROWS,
+)

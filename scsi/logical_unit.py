@@ -1,0 +1,338 @@
+"""The device server of one logical unit: takes commands, checks them, runs them, ends them.
+
+A command's way: `execute` → its row of the table → reserved bits → `run` of the row → the volume → `finish` or `fail`
+→ `Task.complete`. That is all while nothing unusual is going on. Unit attentions of the nexus, a reservation, a task
+that is not SIMPLE, a drain, an aborted write that still runs: any of these sends the command the long way first,
+through `_execute_carefully`, which knows their rules. One flag and two comparisons decide which way.
+
+Spec: SAM-6 "SCSI command model"; SPC-6 "Device server".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from scsi import unit_attention
+from scsi.array_services import ArrayServices
+from scsi.command_set import COMMANDS
+from scsi.commands import CDB_BYTES, Command
+from scsi.errors import InternalTargetFailure, InvalidMessage, ReservationConflict, ScsiError, StatusError
+from scsi.nexus import Nexus
+from scsi.reservations import Reservations
+from scsi.sense import encode_sense
+from scsi.status import Status, TaskAttribute
+from scsi.task_set import TaskSet
+from scsi.tasks import Task
+from scsi.volume import Buffer, Volume
+
+_log = logging.getLogger(__name__)
+
+_GOOD: Final = int(Status.GOOD)
+_CHECK_CONDITION: Final = int(Status.CHECK_CONDITION)
+_SIMPLE: Final = int(TaskAttribute.SIMPLE)
+
+
+class _Gone:
+    """What `TaskSet.running` does not have."""
+
+
+class LogicalUnit:
+    """One logical unit, whoever sees it and by whatever LUN.
+
+    Attributes:
+        naa: its NAA id, 16 bytes; VPD page 83h.
+        serial: VPD page 80h; ASCII.
+        product, revision: standard INQUIRY data; ASCII, cut at 16 and 4 characters.
+        array_services: what is behind ARRAY IN and ARRAY OUT, or None when the unit does not have them.
+        nexuses: those that see the unit now.
+        reservations: who has it reserved.
+        descriptor_sense: D_SENSE of the control mode page.
+        commands: its command table.
+    """
+
+    def __init__(
+        self,
+        volume: Volume,
+        naa: bytes,
+        *,
+        serial: str = "",
+        product: str = "VIRTUAL DISK",
+        revision: str = "1",
+        array_services: ArrayServices | None = None,
+    ) -> None:
+        """Put a logical unit on a volume.
+
+        Args:
+            volume: where its blocks are.
+            naa: NAA id of 16 bytes.
+            serial: unit serial number; by default the id in hexadecimal.
+            product: product identification.
+            revision: product revision level.
+            array_services: see the class.
+        """
+        assert len(naa) == 16
+        self.naa = naa
+        self.serial = serial or naa.hex()
+        self.product = product
+        self.revision = revision
+        self.array_services = array_services
+        self.nexuses: set[Nexus] = set()
+        self.reservations = Reservations(self._refresh)
+        self.descriptor_sense = False
+        self.commands = COMMANDS
+        self._volume = volume
+        self._task_set = TaskSet()
+        self._settling = False
+        # Of the objects above, for the fast path.
+        self._plain = self.commands.plain
+        self._running = self._task_set.running
+        self._careful = False
+
+    def __repr__(self) -> str:
+        return f"<LogicalUnit {self.naa.hex()}>"
+
+    @property
+    def volume(self) -> Volume:
+        """Where the blocks are.
+
+        It may be exchanged while hosts use the unit, between `drain` and `resume`; hosts are told by unit attentions
+        if it has another size, or another kind of cache.
+        """
+        return self._volume
+
+    @volume.setter
+    def volume(self, volume: Volume) -> None:
+        old, self._volume = self._volume, volume
+        if (old.blocks, old.block_bytes) != (volume.blocks, volume.block_bytes):
+            self.capacity_changed()
+        # A host that believes that there is no cache never flushes it.
+        if (old.write_cache, old.read_only) != (volume.write_cache, volume.read_only):
+            self.establish_unit_attention(*unit_attention.MODE_PARAMETERS_CHANGED)
+
+    # --- Commands -----------------------------------------------------------------------------------------------------
+
+    def execute(self, task: Task) -> None:
+        """Carry out a command; it ends with `Task.complete`, possibly before this returns. Raises nothing."""
+        if self._careful or task.attribute > _SIMPLE or task.session.nexus.attentions:
+            self._execute_carefully(task)
+            return
+        cdb = task.cdb
+        self._running[task] = row = self._plain[cdb[0]]
+        try:
+            if row is None or int.from_bytes(cdb, "big") & row.reserved or len(cdb) != CDB_BYTES:
+                row = self._find_row(task)
+                self._running[task] = row
+                row.refuse_reserved(cdb)
+            row.run(self, task, row.decode(cdb))
+        except (ScsiError, StatusError) as error:
+            self.fail(task, error)
+        except Exception:  # noqa: BLE001 - the outermost handler: one command fails, the session goes on
+            self._fail_by_a_bug(task)
+
+    def finish(self, task: Task, data_in: Buffer = b"", data_out_used: int | None = None) -> None:
+        """End a task with GOOD.
+
+        Args:
+            task: one that `execute` was given. Has it ended already, nothing happens.
+            data_in: data for the host, cut at the allocation length by the caller.
+            data_out_used: how much data-out the command is about, when that is not what the host announced.
+        """
+        if self._running.pop(task, _Gone) is _Gone:
+            self._end_aborted(task)
+            return
+        task.complete(_GOOD, data_in, b"", data_out_used)
+        if self._careful:
+            self._task_set.ended(task)
+            self._settle()
+
+    def fail(self, task: Task, error: ScsiError | StatusError, data_out_used: int | None = None) -> None:
+        """End a task with CHECK CONDITION and sense data, or with another status; otherwise as `finish`."""
+        if self._running.pop(task, _Gone) is _Gone:
+            self._end_aborted(task)
+            return
+        if isinstance(error, ScsiError):
+            sense = encode_sense(error, descriptor=self.descriptor_sense)
+            task.complete(_CHECK_CONDITION, b"", sense, data_out_used)
+        else:
+            task.complete(error.status, b"", b"", data_out_used)
+        if self._careful:
+            self._task_set.ended(task)
+            self._settle()
+
+    def _execute_carefully(self, task: Task) -> None:
+        if task.attribute > TaskAttribute.HEAD_OF_QUEUE:
+            # ACA without an ACA condition, of which there is none, or a number that means nothing.
+            self._running[task] = None
+            self.fail(task, InvalidMessage(f"task attribute {task.attribute}"))
+            return
+        row = self._find_row_or_none(task)  # None is refused when it starts: unit attentions and order come first
+        if self._task_set.must_wait(task, row):
+            self._task_set.waiting[task] = row
+            self._refresh()
+            return
+        self._refresh()
+        self._start(task)
+
+    def _start(self, task: Task) -> None:
+        self._running[task] = None
+        self._attempt(task, self._admit)
+
+    def _attempt(self, task: Task, step: Callable[[Task], None]) -> None:
+        try:
+            step(task)
+        except (ScsiError, StatusError) as error:
+            self.fail(task, error)
+        except Exception:  # noqa: BLE001 - as in execute
+            self._fail_by_a_bug(task)
+
+    def _admit(self, task: Task) -> None:
+        """Start a task by all the rules.
+
+        Spec: SAM-6 "Status precedence": unit attentions for resets, then RESERVATION CONFLICT, then all others.
+        """
+        row = self._find_row_or_none(task)
+        nexus = task.session.nexus
+        if row is None or row.attention:
+            self._report_attention(nexus, resets_only=True)
+        if row is not None and self.reservations.conflicts(nexus, row.allow):
+            raise ReservationConflict
+        if row is None or row.attention:
+            self._report_attention(nexus, resets_only=False)
+        if row is None:
+            row = self._find_row(task)  # raises what is wrong with it
+        row.refuse_reserved(task.cdb)
+        self._running[task] = row
+        if self._task_set.overlaps_aborted_write(task, row):
+            self._task_set.held[task] = row
+        else:
+            self._run(task)
+
+    def _run(self, task: Task) -> None:
+        row = self._running[task]
+        assert row is not None
+        row.run(self, task, row.decode(task.cdb))
+
+    def _find_row(self, task: Task) -> Command:
+        return self.commands.find(task.cdb, self, task.session.nexus)
+
+    def _find_row_or_none(self, task: Task) -> Command | None:
+        try:
+            return self._find_row(task)
+        except ScsiError:
+            return None
+
+    def _report_attention(self, nexus: Nexus, *, resets_only: bool) -> None:
+        if nexus.attentions:
+            error = unit_attention.take(nexus, self, resets_only=resets_only)
+            if error is not None:
+                raise error
+
+    def _fail_by_a_bug(self, task: Task) -> None:
+        """End a task whose handler raised what no handler may; the session and its other commands go on."""
+        _log.exception("%r: a handler failed, CDB %s", self, task.cdb.hex())
+        self.fail(task, InternalTargetFailure())
+
+    # --- Aborts -------------------------------------------------------------------------------------------------------
+
+    def abort(self, unwanted: Callable[[Task], bool]) -> list[Task]:
+        """Abort tasks at once; what the volume still does for them goes on, and overtakes no newer command.
+
+        Args:
+            unwanted: picks them among those that wait or run.
+
+        Returns:
+            The tasks that were aborted.
+        """
+        tasks = [task for task in self._task_set.tasks() if unwanted(task)]
+        ended = [task for task in tasks if self._task_set.abort(task)]
+        for task in ended:
+            task.complete(Status.TASK_ABORTED)
+        self._refresh()
+        self._settle()
+        return tasks
+
+    def _end_aborted(self, task: Task) -> None:
+        """What an aborted task had the volume do has ended. A task that is not known at all ended by a bug earlier."""
+        if self._task_set.aborted.pop(task, _Gone) is not _Gone:
+            task.complete(Status.TASK_ABORTED)
+            self._settle()
+
+    def reset(self, by: Nexus | None = None) -> None:
+        """Do a logical unit reset.
+
+        Args:
+            by: the nexus that asked for it, which gets no unit attention.
+
+        Spec: SAM-6 "Logical unit reset".
+        """
+        self.reservations.clear()
+        self.descriptor_sense = False
+        self.establish_unit_attention(*unit_attention.DEVICE_RESET, but=by)
+        self.abort(lambda _task: True)
+
+    # --- Draining -----------------------------------------------------------------------------------------------------
+
+    def drain(self, done: Callable[[], None]) -> None:
+        """Hold commands for the volume that come from now on; call back once it has none of the earlier ones.
+
+        Commands that do not touch the volume go on, ARRAY OUT among them: it is one of those that may need a drain.
+
+        Args:
+            done: called once, possibly before this returns. Each `drain` needs its `resume`.
+        """
+        self._task_set.drain(done)
+        self._refresh()
+        self._settle()
+
+    def resume(self) -> None:
+        """Let the held commands run."""
+        self._task_set.resume()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Start what may start now. Tasks that end at once come back here, and the loop that runs already goes on."""
+        if self._settling:
+            return
+        self._settling = True
+        try:
+            while True:
+                if (held := self._task_set.take_unheld()) is not None:
+                    self._attempt(held, self._run)
+                elif (task := self._task_set.next_waiting()) is not None:
+                    self._start(task)
+                elif drained := self._task_set.take_drained():
+                    for done in drained:
+                        done()
+                else:
+                    break
+        finally:
+            self._settling = False
+            self._refresh()
+
+    def _refresh(self) -> None:
+        self._careful = self._task_set.unsettled or self.reservations.holder is not None
+
+    # --- Nexuses ------------------------------------------------------------------------------------------------------
+
+    def attach(self, nexus: Nexus) -> None:
+        """Let a nexus see the unit."""
+        self.nexuses.add(nexus)
+
+    def detach(self, nexus: Nexus) -> None:
+        """Forget a nexus: it is lost, or does not see the unit any more."""
+        self.nexuses.discard(nexus)
+        self.abort(lambda task: task.session.nexus is nexus)
+        self.reservations.release(nexus)
+        unit_attention.forget(nexus, self)
+
+    def establish_unit_attention(self, asc: int, ascq: int, but: Nexus | None = None) -> None:
+        """Make a unit attention pending for every nexus of the unit except `but`."""
+        for nexus in self.nexuses:
+            if nexus is not but:
+                unit_attention.establish(nexus, self, asc, ascq)
+
+    def capacity_changed(self) -> None:
+        """Tell the hosts that the volume has another size."""
+        self.establish_unit_attention(*unit_attention.CAPACITY_CHANGED)

@@ -1,0 +1,158 @@
+"""Which commands of a logical unit run, which wait, and which were aborted but still run below.
+
+How this works. A task is *waiting* (not started: an ORDERED task is in front of it, or it is one itself, or the unit
+is being drained), or *running* (started; the volume or the array services may have it), or *aborted* (its host was told
+so, and the volume still has it). A running task may be *held*: it was admitted, and goes to the volume only when an
+aborted write that it overlaps has ended. Otherwise the old write could land over newer data that a host was told is
+written.
+
+While nothing of this is going on, a logical unit adds to `running` and takes from it, and asks for no more.
+
+Spec: SAM-6 "Task attributes", "Command lifetime"; RFC 7143 11.5.1 (ABORT TASK does not undo a write).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from scsi.commands import Command, Medium
+from scsi.status import TaskAttribute
+from scsi.tasks import Task
+
+_ORDERED = TaskAttribute.ORDERED
+_HEAD_OF_QUEUE = TaskAttribute.HEAD_OF_QUEUE
+
+
+class TaskSet:
+    """The tasks of one logical unit, from all nexuses.
+
+    Attributes:
+        running: started and not ended, with the row of the command (None until it is known).
+        waiting: not started, in the order they came.
+        aborted: the volume, or a service, still has them; their answer goes nowhere.
+        held: those of `running` that wait for an aborted write to end.
+    """
+
+    def __init__(self) -> None:
+        self.running: dict[Task, Command | None] = {}
+        self.waiting: dict[Task, Command | None] = {}
+        self.aborted: dict[Task, Command | None] = {}
+        self.held: dict[Task, Command] = {}
+        self._ordered = 0  # ORDERED tasks, waiting and running
+        self._drains = 0
+        self._drained: list[Callable[[], None]] = []
+
+    @property
+    def unsettled(self) -> bool:
+        """True while a new task may not simply be started."""
+        return bool(self._ordered or self.waiting or self.aborted or self._drains)
+
+    # --- Order --------------------------------------------------------------------------------------------------------
+
+    def must_wait(self, task: Task, row: Command | None) -> bool:
+        """Tell whether a task that has just come may not start yet, and count it."""
+        waits = self._blocked_by_drain(row)
+        if task.attribute == _ORDERED:
+            waits = waits or bool(self._ordered or self.running or self.waiting)
+            self._ordered += 1
+        elif task.attribute != _HEAD_OF_QUEUE:
+            waits = waits or bool(self._ordered)
+        return waits
+
+    def ended(self, task: Task) -> None:
+        """Count a task off: it has ended, or was aborted before it started."""
+        if task.attribute == _ORDERED:
+            self._ordered -= 1
+
+    def next_waiting(self) -> Task | None:
+        """Take the first waiting task off the queue if it may start now."""
+        for task, row in self.waiting.items():  # the first one only
+            if self._blocked_by_drain(row) or self._blocked_by_order(task):
+                return None
+            del self.waiting[task]
+            return task
+        return None
+
+    def _blocked_by_order(self, task: Task) -> bool:
+        if task.attribute == _ORDERED:
+            return bool(self.running)
+        if task.attribute == _HEAD_OF_QUEUE or not self._ordered:
+            return False
+        return any(running.attribute == _ORDERED for running in self.running)
+
+    # --- Aborted tasks ------------------------------------------------------------------------------------------------
+
+    def abort(self, task: Task) -> bool:
+        """Take a task out of the set.
+
+        Returns:
+            True when it was never given to the volume, so that it has ended now; False when it runs on below.
+        """
+        task.aborted = True
+        if task in self.waiting:
+            del self.waiting[task]
+            self.ended(task)
+            return True
+        row = self.running.pop(task)
+        self.ended(task)
+        if self.held.pop(task, None) is not None:
+            return True
+        self.aborted[task] = row
+        return False
+
+    def overlaps_aborted_write(self, task: Task, row: Command) -> bool:
+        """Tell whether blocks of a task may still be written by one that was aborted."""
+        if row.medium is not Medium.READ and row.medium is not Medium.WRITE:
+            return False
+        first, end = _extent(task, row)
+        for old_task, old_row in self.aborted.items():
+            if old_row is None or old_row.medium is not Medium.WRITE:
+                continue
+            old_first, old_end = _extent(old_task, old_row)
+            if first < old_end and old_first < end:
+                return True
+        return False
+
+    def take_unheld(self) -> Task | None:
+        """Take one held task that overlaps no aborted write any more."""
+        for task, row in self.held.items():
+            if not self.overlaps_aborted_write(task, row):
+                del self.held[task]
+                return task
+        return None
+
+    def tasks(self) -> Iterable[Task]:
+        """List the tasks that are waiting or running."""
+        return [*self.running, *self.waiting]
+
+    # --- Draining -----------------------------------------------------------------------------------------------------
+
+    def drain(self, done: Callable[[], None]) -> None:
+        """Start nothing more on the volume until `resume`; `done` is for `take_drained`."""
+        self._drains += 1
+        self._drained.append(done)
+
+    def resume(self) -> None:
+        """Undo one `drain`."""
+        assert self._drains > 0
+        self._drains -= 1
+
+    def take_drained(self) -> list[Callable[[], None]]:
+        """Give the callbacks of `drain` once the volume has none of the tasks, each of them once."""
+        if not self._drained or any(
+            row is not None and row.medium is not Medium.NONE
+            for tasks in (self.running, self.aborted)
+            for row in tasks.values()
+        ):
+            return []
+        drained, self._drained = self._drained, []
+        return drained
+
+    def _blocked_by_drain(self, row: Command | None) -> bool:
+        return self._drains > 0 and row is not None and row.medium is not Medium.NONE
+
+
+def _extent(task: Task, row: Command) -> tuple[int, int]:
+    """First block and the one after the last, of a command that reads or writes blocks."""
+    _, lba, blocks, *_ = row.decode(task.cdb)
+    return lba, lba + blocks
