@@ -214,7 +214,7 @@ def _all_or_none(used: bool) -> str:
     return "ffffffff" if used else "00000000"
 
 
-ROWS = (
+ROWS: tuple[Command, ...] = (
     _row_in(ArrayIn.REPORT_CAPABILITIES, partial(handle_report, _capabilities)),
     _row_in(ArrayIn.REPORT_VIRTUAL_DEVICES, partial(handle_report, _virtual_devices)),
     _row_in(ArrayIn.REPORT_REGIONS, partial(handle_report, _regions), identifier=True),
