@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from backends.device_state import DeviceState
 from scsi.volume import Buffer, Done, Fault, ReadDone, VolumeError
 
 
@@ -81,6 +82,13 @@ class MemoryVolume:
         self.unready: VolumeError | None = None
         self._faults: list[PlannedFault] = []
         self._unflushed: list[tuple[int, bytes]] = []
+
+    @property
+    def state(self) -> DeviceState:
+        """As of a device: READY unless `unready`."""
+        if self.unready is None:
+            return DeviceState.READY
+        return DeviceState.BLOCKED if self.unready.fault is Fault.BLOCKED else DeviceState.PENDING
 
     def fault(self) -> VolumeError | None:
         return self.unready

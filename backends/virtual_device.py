@@ -1,0 +1,341 @@
+"""A virtual device: regions in a row, seen as one volume.
+
+How this works: a request is cut where one region ends and the next begins; each part goes to its region's device, and
+the request completes, once, when all parts have. Nearly every request lies in one region, and then nothing is cut,
+copied or counted. When parts fail the error that tells the host most is reported, with its block as the host numbers
+it.
+
+A device that is away fails the requests that reach it, not those to other regions; `state` and `fault()` are about
+the whole.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from backends.block import BlockDevice
+from backends.device_state import DeviceState, worst
+from backends.external import ExternalLogicalUnit
+from backends.regions import Region
+from scsi.volume import Buffer, Done, Fault, ReadDone, Volume, VolumeError
+
+# When several parts of a request fail: the first of these is reported. What a host may just try again comes last, since
+# it is no use while another part fails for good.
+SEVERITY: dict[Fault, int] = {
+    fault: place
+    for place, fault in enumerate(
+        (
+            Fault.NOT_MIRRORED,
+            Fault.HARDWARE,
+            Fault.WRITE_ERROR,
+            Fault.READ_ERROR,
+            Fault.NO_SPACE,
+            Fault.WRITE_PROTECTED,
+            Fault.RESERVATION_CONFLICT,
+            Fault.BLOCKED,
+            Fault.TIMED_OUT,
+            Fault.LINK_LOST,
+            Fault.BECOMING_READY,
+            Fault.BUSY,
+        )
+    )
+}
+
+
+class WriteGate(Protocol):
+    """Asked before each write of a virtual device."""
+
+    def admit(self, lba: int, blocks: int, go: Callable[[], None]) -> bool:
+        """True: write now. False: `go` is called once, later, when the write may be made."""
+
+
+class VirtualDevice:
+    """A volume made of regions.
+
+    Attributes:
+        name: in the configuration.
+        number: unique in the daemon, for ever.
+        naa: its id, 16 bytes.
+        regions: in order.
+        block_bytes, blocks, physical_block_exponent, write_cache, read_only, max_transfer_blocks: see `Volume`;
+        `blocks` is 0
+            until the length of every region is known.
+    """
+
+    def __init__(self, name: str, number: int, naa: bytes, regions: Sequence[Region]) -> None:
+        assert regions
+        self.name = name
+        self.number = number
+        self.naa = naa
+        self.regions = list(regions)
+        self.block_bytes = 512
+        self.blocks = 0
+        self.physical_block_exponent = 0
+        self.write_cache = True
+        self.read_only = False
+        self.max_transfer_blocks = 0
+        self._starts: list[int] = [0]
+        self._refusal: VolumeError | None = None
+        # With one region that begins where its device does, requests pass through as they are.
+        self._whole: Volume | None = None
+        self._gates: list[WriteGate] = []
+        self._listeners: list[Callable[[VirtualDevice], None]] = []
+        self._last_state = DeviceState.PENDING
+        for device in {id(region.device): region.device for region in regions}.values():
+            if isinstance(device, ExternalLogicalUnit):
+                device.listen(_UnitWatcher(self.refresh))
+            elif isinstance(device, BlockDevice):
+                device.listen(lambda _: self.refresh())
+        self.refresh()
+
+    @property
+    def state(self) -> DeviceState:
+        """The worst state of its regions; BLOCKED when they do not fit together."""
+        if self._refusal is not None and self._refusal.fault is Fault.BLOCKED:
+            return DeviceState.BLOCKED
+        return worst(region.state for region in self.regions)
+
+    def fault(self) -> VolumeError | None:
+        """Say why it can not serve as a whole, None when it can."""
+        if self._refusal is not None:
+            return self._refusal
+        for region in self.regions:
+            fault = region.fault()
+            if fault is not None:
+                return fault
+        return None
+
+    def listen(self, callback: Callable[[VirtualDevice], None]) -> None:
+        """Call back after each change of `state`, and when the capacity becomes known."""
+        self._listeners.append(callback)
+
+    def external_units(self) -> list[ExternalLogicalUnit]:
+        """List the external LUs under it, each once."""
+        units = (region.external_unit for region in self.regions)
+        return list({id(unit): unit for unit in units if unit is not None}.values())
+
+    def regions_of(self, lba: int, blocks: int) -> list[Region]:
+        """List the regions that a range touches."""
+        return [region for region in self.regions if region.first_lba < lba + blocks and lba < region.end_lba]
+
+    def shares_storage_with(self, other: VirtualDevice) -> bool:
+        """Tell whether a write to one could change what is read from the other."""
+        return any(mine.overlaps(theirs) for mine in self.regions for theirs in other.regions)
+
+    def add_gate(self, gate: WriteGate) -> None:
+        """Ask `gate` before each write from now on."""
+        self._gates.append(gate)
+
+    def remove_gate(self, gate: WriteGate) -> None:
+        """Ask `gate` no more; it lets its waiting writes go itself."""
+        self._gates.remove(gate)
+
+    def read(self, lba: int, blocks: int, done: ReadDone) -> None:
+        """Read whole blocks."""
+        if self._refusal is not None:
+            done(self._refusal)
+            return
+        assert 0 <= lba <= lba + blocks <= self.blocks
+        if self._whole is not None:
+            self._whole.read(lba, blocks, done)
+            return
+        region = self.regions[bisect_right(self._starts, lba) - 1]
+        if lba + blocks <= region.end_lba:
+            shift = region.device_lba - region.first_lba
+            region.device.read(lba + shift, blocks, _shifted_read(done, shift))
+        else:
+            _SplitRead(self._parts(lba, blocks), done).start()
+
+    def write(self, lba: int, data: Buffer, fua: bool, done: Done) -> None:
+        """Write whole blocks, once every gate admits it."""
+        if self._gates:
+            self._ask_gates(lba, data, fua, done, [])
+        else:
+            self._write(lba, data, fua, done)
+
+    def flush(self, done: Done) -> None:
+        """Flush each device under it, once each."""
+        if self._refusal is not None:
+            done(self._refusal)
+        elif self._whole is not None:
+            self._whole.flush(done)
+        else:
+            devices = list({id(region.device): region.device for region in self.regions}.values())
+            joined = _Joined(len(devices), done)
+            for device in devices:
+                device.flush(joined.part_done)
+
+    def forget_failed_flush(self) -> None:
+        """Let flushes of its local devices work again after a failed one: see `backends.block`."""
+        for region in self.regions:
+            if isinstance(region.device, BlockDevice):
+                region.device.forget_failed_flush()
+
+    def refresh(self) -> None:
+        """Look at the regions again, and tell the listeners what changed."""
+        for region in self.regions:
+            region.check(self.refresh)
+        before = (self._last_state, self.blocks)
+        self._refusal = self._measure()
+        self._last_state = self.state
+        if (self._last_state, self.blocks) != before:
+            for callback in tuple(self._listeners):
+                callback(self)
+
+    def _measure(self) -> VolumeError | None:
+        for region in self.regions:
+            refusal = region.refusal()
+            if refusal is not None:
+                return refusal
+        lengths = {region.block_bytes for region in self.regions}
+        if len(lengths) != 1:
+            mixed = " and ".join(map(str, sorted(lengths)))
+            return VolumeError(Fault.BLOCKED, f"virtual device {self.number}: its regions have blocks of {mixed} bytes")
+        self.block_bytes = lengths.pop()
+        self._starts = []
+        end = 0
+        for region in self.regions:
+            self._starts.append(end)
+            region.first_lba = end
+            end = region.end_lba
+        self.blocks = end
+        devices = [region.device for region in self.regions]
+        self.physical_block_exponent = max(device.physical_block_exponent for device in devices)
+        self.write_cache = any(device.write_cache for device in devices)
+        self.read_only = any(device.read_only for device in devices)
+        limits = [device.max_transfer_blocks for device in devices if device.max_transfer_blocks]
+        self.max_transfer_blocks = min(limits, default=0)
+        self._whole = devices[0] if len(devices) == 1 and not self.regions[0].device_lba else None
+        return None
+
+    def _ask_gates(self, lba: int, data: Buffer, fua: bool, done: Done, asked: list[WriteGate]) -> None:
+        blocks = len(data) // self.block_bytes
+        # A gate that came while the write waited at another one is asked too: it must not land behind its back.
+        while (gate := next((gate for gate in self._gates if gate not in asked), None)) is not None:
+            asked.append(gate)
+            if not gate.admit(lba, blocks, lambda: self._ask_gates(lba, data, fua, done, asked)):
+                return
+        self._write(lba, data, fua, done)
+
+    def _write(self, lba: int, data: Buffer, fua: bool, done: Done) -> None:
+        if self._refusal is not None:
+            done(self._refusal)
+            return
+        blocks, rest = divmod(len(data), self.block_bytes)
+        assert rest == 0
+        assert 0 <= lba <= lba + blocks <= self.blocks
+        if self._whole is not None:
+            self._whole.write(lba, data, fua, done)
+            return
+        region = self.regions[bisect_right(self._starts, lba) - 1]
+        if lba + blocks <= region.end_lba:
+            shift = region.device_lba - region.first_lba
+            region.device.write(lba + shift, data, fua, _shifted(done, shift))
+            return
+        parts = self._parts(lba, blocks)
+        joined = _Joined(len(parts), done)
+        view = memoryview(data)
+        for region, first, count in parts:
+            size = count * self.block_bytes
+            shift = region.device_lba - region.first_lba
+            region.device.write(first + shift, view[:size], fua, _shifted(joined.part_done, shift))
+            view = view[size:]
+
+    def _parts(self, lba: int, blocks: int) -> list[tuple[Region, int, int]]:
+        """Cut a range at the regions: per part the region, its first block in the virtual device, its length."""
+        parts = []
+        for region in self.regions_of(lba, blocks):
+            first = max(lba, region.first_lba)
+            parts.append((region, first, min(lba + blocks, region.end_lba) - first))
+        return parts
+
+
+class _Joined:
+    """Completes a request when all of its parts have, with the error that tells most."""
+
+    __slots__ = ("_done", "_error", "_left")
+
+    def __init__(self, parts: int, done: Done) -> None:
+        self._left = parts
+        self._done = done
+        self._error: VolumeError | None = None
+
+    def part_done(self, error: VolumeError | None) -> None:
+        if error is not None and (self._error is None or SEVERITY[error.fault] < SEVERITY[self._error.fault]):
+            self._error = error
+        self._left -= 1
+        if not self._left:
+            self._done(self._error)
+
+
+class _SplitRead:
+    """A read over several regions: the parts are read side by side, and joined in order."""
+
+    __slots__ = ("_data", "_done", "_joined", "_parts")
+
+    def __init__(self, parts: list[tuple[Region, int, int]], done: ReadDone) -> None:
+        self._parts = parts
+        self._done = done
+        self._data: list[Buffer] = [b""] * len(parts)
+        self._joined = _Joined(len(parts), self._finish)
+
+    def start(self) -> None:
+        for index, (region, first, count) in enumerate(self._parts):
+            shift = region.device_lba - region.first_lba
+            region.device.read(first + shift, count, _shifted_read(self._part(index), shift))
+
+    def _part(self, index: int) -> ReadDone:
+        def part_done(result: Buffer | VolumeError) -> None:
+            if isinstance(result, VolumeError):
+                self._joined.part_done(result)
+            else:
+                self._data[index] = result
+                self._joined.part_done(None)
+
+        return part_done
+
+    def _finish(self, error: VolumeError | None) -> None:
+        self._done(b"".join(self._data) if error is None else error)
+
+
+class _UnitWatcher:
+    """Passes on that an external LU came or went."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+
+    def unit_ready(self, _: ExternalLogicalUnit) -> None:
+        self._changed()
+
+    def unit_lost(self, _: ExternalLogicalUnit) -> None:
+        self._changed()
+
+    def unit_lapsed(self, _: ExternalLogicalUnit, __: str) -> None:
+        """Nothing changes for a reader or writer: whoever holds a fence is told by its keeper."""
+
+
+def _shifted_read(done: ReadDone, shift: int) -> ReadDone:
+    """Give a completion for a device that passes data on as it is, and numbers blocks of errors as the host does."""
+    if not shift:
+        return done
+
+    def device_done(result: Buffer | VolumeError) -> None:
+        done(_renumbered(result, shift) if isinstance(result, VolumeError) else result)
+
+    return device_done
+
+
+def _shifted(done: Done, shift: int) -> Done:
+    if not shift:
+        return done
+
+    def device_done(error: VolumeError | None) -> None:
+        done(error and _renumbered(error, shift))
+
+    return device_done
+
+
+def _renumbered(error: VolumeError, shift: int) -> VolumeError:
+    return error if error.lba is None else VolumeError(error.fault, error.detail, error.lba - shift)
