@@ -31,7 +31,7 @@ from scsi.array_commands import (
     encode_acquire,
 )
 
-MOST_U32, MOST_U64 = 2**32 - 1, 2**64 - 1
+MOST_U32 = 2**32 - 1
 NO_SUCH_ACQUISITION = (0x5, 0x81, 0x04)
 STDOUT = "-"
 
@@ -39,15 +39,6 @@ STDOUT = "-"
 def acquire(run: Run) -> Answer | None:
     """`annexhost acquire`: have the array fetch blocks, as they are now."""
     options = run.options
-    for name, value, most in (
-        ("--id", options.id, MOST_U32),
-        ("--lba", options.lba, MOST_U64),
-        ("--blocks", options.blocks, MOST_U32),
-        ("--region", options.region, MOST_U32),
-        ("--lifetime", options.lifetime, MOST_U32),
-    ):
-        if value is not None and not 0 <= value <= most:
-            raise Usage(f"{name} is a number between 0 and {most}")
     with run.array() as array:
         naa = array.own_naa() if options.vdev is None else resolve_naa(run, array, options.vdev)
         blocks = options.blocks

@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -45,12 +46,17 @@ class _Parser(argparse.ArgumentParser):
         raise Usage(f"{message} (see {self.prog} --help)")
 
 
-def main(argv: Sequence[str] | None = None, open_array: OpenArray | None = None) -> int:
+def main(
+    argv: Sequence[str] | None = None,
+    open_array: OpenArray | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> int:
     """Run annexhost.
 
     Args:
         argv: the command line without the program's name; that of the process by default.
         open_array: opens the logical unit at an address; by default over iSCSI or SG_IO, as the address says.
+        sleep: waits, in seconds, between two looks at something that takes time.
 
     Returns:
         The exit code.
@@ -62,7 +68,7 @@ def main(argv: Sequence[str] | None = None, open_array: OpenArray | None = None)
         # With the data on stdout, the answer has to go elsewhere.
         terminal = Terminal(as_json=options.json, keep_stdout=getattr(options, "output", None) == "-")
         opener = open_array or _opener(_initiator_name(options.initiator))
-        answer = options.verb(Run(options, terminal, opener))
+        answer = options.verb(Run(options, terminal, opener, sleep))
         if answer is not None:
             terminal.answer(answer)
         sys.stdout.flush()
@@ -188,7 +194,7 @@ def _add_pair_words(add: AddWord) -> None:
 def _add_read_words(add: AddWord) -> None:
     acquire = add("acquire", acquisition_verbs.acquire, "have the array fetch blocks as they are now")
     acquire.add_argument("--vdev", metavar="NAA|LUN|LU", help="the virtual device to read (default: the one under LU)")
-    acquire.add_argument("--lba", type=_number, default=0, help="first block (default: 0)")
+    acquire.add_argument("--lba", type=_lba, default=0, help="first block (default: 0)")
     acquire.add_argument("--blocks", type=_number, help="number of blocks (default: to the end)")
     acquire.add_argument("--region", type=_number, default=0, help="number of the region that must hold them all")
     acquire.add_argument("--lifetime", type=_number, default=0, metavar="SECONDS", help="0 for the array's default")
@@ -207,11 +213,20 @@ def _add_read_words(add: AddWord) -> None:
 
 
 def _number(text: str) -> int:
-    """Read a count or an id: decimal, or hexadecimal after 0x; 32 bits, or 64 for an LBA, are checked where they go."""
+    """Read a number that the wire has 32 bits for: decimal, or hexadecimal after 0x."""
+    return _unsigned(text, 32)
+
+
+def _lba(text: str) -> int:
+    """Read a logical block address, 64 bits."""
+    return _unsigned(text, 64)
+
+
+def _unsigned(text: str, bits: int) -> int:
     try:
         value = int(text, 0)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number") from None
-    if not 0 <= value < 2**64:
-        raise argparse.ArgumentTypeError(f"{text[:40]} is out of range")
+    if not 0 <= value < 1 << bits:
+        raise argparse.ArgumentTypeError(f"{text[:40]} is not between 0 and {(1 << bits) - 1}")
     return value

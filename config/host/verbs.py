@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ class Run:
     options: argparse.Namespace
     terminal: Terminal
     open_array: Callable[[Address], AbstractContextManager[Array]]
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], None]
 
     @contextmanager
     def array(self) -> Iterator[Array]:
