@@ -41,10 +41,14 @@ class PathListener(Protocol):
     def path_up(self) -> None:
         """Learn that a session is there (a new I_T nexus; reservations of an older one may be gone, or still there)."""
 
-    def path_down(self, reason: str) -> None:
+    def path_down(self, reason: str, refused: bool) -> None:
         """Learn that the session ended, or that one attempt to get one failed.
 
         The commands in flight have all had their answers before. The path goes on trying by itself.
+
+        Args:
+            reason: for the log and the admin.
+            refused: the array answered, and does not want annex: an admin has to do something.
         """
 
 

@@ -1,0 +1,353 @@
+"""The way to an external array on asyncio: TCP connections, one after another, around `InitiatorConnection`.
+
+How this works. A link connects, logs in, and stays; whenever that ends it connects again, after a pause that grows with
+each failure and is never the same twice, so that many links do not come back in step. Every connection has a
+connection object of its own; what the older ones still had to say is gone with their sockets.
+
+What is submitted outside of a receive is sent once per iteration of the event loop.
+
+Works alike on uvloop and on asyncio's own loops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import socket
+from collections.abc import Callable
+
+from backends.array_path import Answer, PathListener
+from scsi.iscsi.initiator import InitiatorConnection
+from scsi.iscsi.initiator_options import InitiatorEvent, InitiatorOptions, SessionOver, SessionReady
+from scsi.iscsi.initiator_task import Task, Undelivered
+
+Buffer = bytes | bytearray | memoryview
+
+LOGIN_TIMEOUT_S = 15.0
+FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 10.0
+STABLE_S = 30.0  # a session that lived this long makes the pauses short again
+UNSENT_BYTES = 64 * 1024  # above this nothing more is given to the socket
+DEFAULT_PORT = 3260
+_INITIATOR_ERROR = 0x02  # Status-Class of a login that will be refused again
+
+log = logging.getLogger(__name__)
+
+
+class ArrayLink:
+    """An `ArrayPath` over TCP.
+
+    Attributes:
+        name: the array's, for the log.
+        reason: why there is no session, "" while there is one.
+    """
+
+    def __init__(self, name: str, host: str, port: int, options: InitiatorOptions) -> None:
+        """Prepare; nothing happens before `start`.
+
+        Args:
+            name: the array's, for the log.
+            host: IPv4 or IPv6 address (without brackets) or host name.
+            port: TCP port.
+            options: whom to log in to, and as whom.
+        """
+        self.name = name
+        self.reason = "not connected yet"
+        self._host = host
+        self._port = port
+        self._options = options
+        self._listener: PathListener | None = None
+        self._connection: InitiatorConnection | None = None  # with a session only
+        self._protocol: LinkProtocol | None = None
+        self._attempt: asyncio.Task[None] | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._pause_s = FIRST_PAUSE_S
+        self._up_since = 0.0
+        self._moved_to: tuple[str, int] | None = None
+        self._closed = False
+        self._closed_calls: list[Callable[[], None]] = []
+
+    # --- ArrayPath ---
+
+    def start(self, listener: PathListener) -> None:
+        """Begin to connect, and go on until `close`."""
+        self._listener = listener
+        self._connect()
+
+    def submit(
+        self,
+        lun: bytes,
+        cdb: bytes,
+        data_out: Buffer,
+        data_in_bytes: int,
+        done: Callable[[Answer], None],
+        timeout_s: float,
+        place: memoryview | None = None,
+    ) -> None:
+        """Send one SCSI command."""
+        connection = self._connection
+        if connection is None:
+            task = Task(lun, cdb, data_out, data_in_bytes, done, 0.0, place)
+            task.undelivered = Undelivered.NOT_SENT
+            task.detail = self.reason
+            done(task)
+        else:
+            connection.submit(lun, cdb, data_out, data_in_bytes, done, timeout_s, place)
+
+    def reset_unit(self, lun: bytes, done: Callable[[bool], None]) -> None:
+        """Send LOGICAL UNIT RESET."""
+        if self._connection is None:
+            done(False)
+        else:
+            self._connection.reset_unit(lun, done)
+
+    def drop(self, reason: str) -> None:
+        """End the session without a word, and connect again."""
+        if self._protocol is not None:
+            self._protocol.end(reason)
+
+    def close(self, done: Callable[[], None]) -> None:
+        """Log out, end the connection, and stay so."""
+        self._closed = True
+        self._closed_calls.append(done)
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        if self._attempt is not None:
+            self._attempt.cancel()
+            self._attempt = None
+        if self._protocol is None:
+            self._tell_closed()
+        else:
+            self._protocol.logout()
+
+    # --- Connecting ---
+
+    def _connect(self) -> None:
+        self._retry = None
+        self._attempt = asyncio.get_running_loop().create_task(self._attempt_once(), name=f"array {self.name}")
+
+    async def _attempt_once(self) -> None:
+        """Make one TCP connection; the login goes on in the protocol."""
+        loop = asyncio.get_running_loop()
+        host, port = self._moved_to or (self._host, self._port)
+        self._moved_to = None
+        try:
+            async with asyncio.timeout(LOGIN_TIMEOUT_S):
+                _, protocol = await loop.create_connection(lambda: LinkProtocol(self, self._options, loop), host, port)
+        except TimeoutError:
+            self._failed(f"no connection to {host} port {port} in {LOGIN_TIMEOUT_S:.0f} s")
+        except (OSError, ValueError) as error:  # ValueError: a host name that can not be one
+            self._failed(f"no connection to {host} port {port}: {error}")
+        else:
+            self._protocol = protocol
+            if protocol.ended:
+                self.protocol_ended(protocol, SessionOver(protocol.connection.reason))
+        finally:
+            self._attempt = None
+
+    def _failed(self, reason: str, refused: bool = False) -> None:
+        if reason != self.reason:
+            log.warning("array %s: %s", self.name, reason)
+        self.reason = reason
+        if not self._closed:
+            pause_s = self._pause_s * random.uniform(0.5, 1.0)  # noqa: S311 (jitter, no secret)
+            self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
+            self._retry = asyncio.get_running_loop().call_later(pause_s, self._connect)
+        if self._listener is not None:
+            self._listener.path_down(reason, refused)
+
+    # --- From the protocol ---
+
+    def protocol_ready(self, protocol: LinkProtocol) -> None:
+        """Take a session that has logged in."""
+        self._protocol = protocol
+        self._connection = protocol.connection
+        self.reason = ""
+        self._up_since = asyncio.get_running_loop().time()
+        log.info("array %s: logged in to %s", self.name, self._options.target_name)
+        if self._listener is not None:
+            self._listener.path_up()
+
+    def protocol_ended(self, protocol: LinkProtocol, over: SessionOver) -> None:
+        """Learn that a connection has ended, whether it ever logged in or not."""
+        if protocol is not self._protocol:
+            return  # still connecting: `_attempt_once` finds it ended
+        self._protocol = None
+        if self._connection is not None and asyncio.get_running_loop().time() - self._up_since > STABLE_S:
+            self._pause_s = FIRST_PAUSE_S
+        self._connection = None
+        self._moved_to = parse_target_address(over.moved_to)
+        self._failed(over.reason, over.status is not None and over.status >> 8 == _INITIATOR_ERROR)
+        if self._closed:
+            self._tell_closed()
+
+    def _tell_closed(self) -> None:
+        calls, self._closed_calls = self._closed_calls, []
+        for call in calls:
+            call()
+
+
+class LinkProtocol(asyncio.BufferedProtocol):
+    """One TCP connection.
+
+    Attributes:
+        connection: its initiator.
+        ended: it is over.
+    """
+
+    def __init__(self, link: ArrayLink, options: InitiatorOptions, loop: asyncio.AbstractEventLoop) -> None:
+        self.ended = False
+        self._link = link
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._paused = False
+        self._receiving = False
+        self._flush_due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._login_timer: asyncio.TimerHandle | None = None
+        self.connection = InitiatorConnection(options, loop.time, secrets.token_bytes, self._wake)
+
+    # --- asyncio ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send the first Login Request."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=UNSENT_BYTES)
+        raw_socket = transport.get_extra_info("socket")
+        if raw_socket is not None:
+            raw_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            raw_socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._login_timer = self._loop.call_later(LOGIN_TIMEOUT_S, self._login_too_long)
+        self._flush()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Name the memory for the next bytes."""
+        del sizehint
+        return self.connection.receive_buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take bytes that came, and send all that follows from them at once."""
+        self._receiving = True
+        events = self.connection.bytes_received(nbytes)
+        if events:
+            self._act(events)
+        self._receiving = False
+        self._flush()
+
+    def pause_writing(self) -> None:
+        """Keep what is to be sent: the array does not take it."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """Send what was kept."""
+        self._paused = False
+        self._flush()
+
+    def eof_received(self) -> bool:
+        """Let the transport close."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End, and say so."""
+        events = self.connection.fail(str(exc)) if exc is not None else self.connection.connection_lost()
+        self._act(events)
+        self._end(SessionOver(self.connection.reason))
+
+    # --- From the link ---
+
+    def end(self, reason: str) -> None:
+        """Cut the connection."""
+        self._act(self.connection.fail(reason))
+
+    def logout(self) -> None:
+        """Log out; the end follows."""
+        self.connection.logout()
+        self._flush()
+
+    # --- Inside ---
+
+    def _wake(self) -> None:
+        if not self._receiving and not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Send what there is, once, and set the timer anew."""
+        self._flush_due = False
+        transport, connection = self._transport, self.connection
+        if transport is None or self.ended:
+            return
+        if not self._paused:
+            out = connection.data_to_send()
+            if out:
+                transport.writelines(out)
+        if connection.closing:
+            self._act(connection.connection_lost())
+            transport.close()
+        else:
+            self._arm()
+
+    def _arm(self) -> None:
+        """Set the timer; one that runs is left alone unless it would be late, and looks again when it fires."""
+        deadline = self.connection.next_deadline()
+        if deadline is None or (self._timer is not None and self._timer_at <= deadline):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = deadline
+        self._timer = self._loop.call_at(deadline, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._act(self.connection.on_timer(self._loop.time()))
+        self._flush()
+
+    def _login_too_long(self) -> None:
+        self._login_timer = None
+        self.end(f"no login in {LOGIN_TIMEOUT_S:.0f} s")
+
+    def _act(self, events: list[InitiatorEvent]) -> None:
+        for event in events:
+            if isinstance(event, SessionReady):
+                if self._login_timer is not None:
+                    self._login_timer.cancel()
+                    self._login_timer = None
+                self._link.protocol_ready(self)
+            else:
+                self._end(event)
+
+    def _end(self, over: SessionOver) -> None:
+        if self.ended:
+            return
+        self.ended = True
+        for timer in (self._timer, self._login_timer):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._login_timer = None
+        transport = self._transport
+        if transport is not None:
+            if self.connection.reason == "logged out":
+                transport.close()
+            else:
+                transport.abort()  # what is unsent must not reach the array any more
+        self._link.protocol_ended(self, over)
+
+
+def parse_target_address(text: str) -> tuple[str, int] | None:
+    """Return host and port of a TargetAddress, or None. Spec: RFC 7143 13.8 "TargetAddress"."""
+    address = text.partition(",")[0]
+    if address.startswith("["):
+        host, bracket, port = address[1:].partition("]")
+        if not bracket or (port and not port.startswith(":")):
+            return None
+        port = port[1:]
+    else:
+        host, _, port = address.partition(":")
+    if not host or (port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)):
+        return None
+    return host, int(port) if port else DEFAULT_PORT
