@@ -1,7 +1,8 @@
 """The life of a pair as a table: what each command and each event does in each state.
 
-How this works: `COMMANDS` has one row for every (state, command) in which the command is allowed, and says where it leads; a
-pair that is not in a row refuses. `EVENTS` does the same for what happens to a pair by itself. Nothing here does I/O, keeps
+How this works: `COMMANDS` has one row for every (state, command) in which the command is allowed, and says where it
+leads; a pair that is not in a row refuses. `EVENTS` does the same for what happens to a pair by itself. Nothing here
+does I/O, keeps
 time or holds a pair: the engine (`backends.pair`) asks, acts, and stores the new state before anybody hears of it.
 
 The states and their promises are those of the pairs specification:
@@ -12,6 +13,9 @@ The states and their promises are those of the pairs specification:
     PSUE   one leg is lost; hosts of the primary are served from the current leg
     SSWS   the secondary was taken over; its changes lead
     SMPL   not paired: no pair object has this state, it is where CREATE starts and DELETE ends
+
+Of the two legs of a pair, numbered 0 and 1, one is the *primary's* and one is *current*: the one that the primary's
+host reads, and the source of every copy.
 """
 
 from __future__ import annotations
@@ -19,24 +23,7 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
-
-class PairState(enum.IntEnum):
-    """States, with the values that REPORT PAIRS sends (SMPL is never sent)."""
-
-    SMPL = 0
-    COPY = 1
-    PAIR = 2
-    PSUS = 3
-    PSUE = 4
-    SSWS = 5
-
-
-class FenceLevel(enum.IntEnum):
-    """What a write that can not reach the secondary means to its host, with the values of PAIR CREATE."""
-
-    NEVER = 0  # GOOD once the dirty mark is stable
-    STATUS = 1  # GOOD once the dirty mark and the state PSUE are stable
-    DATA = 2  # never GOOD: 04/80/0A, and the primary becomes read-only
+from scsi.array_commands import PairState
 
 
 class PairCommand(enum.Enum):
@@ -125,7 +112,8 @@ CREATED_EQUAL = Step(_S.PAIR)  # CREATE with NOCOPY, in SMPL
 NOTHING_OUT_OF_SYNC = _no_op(_S.PAIR)  # RESYNC in PAIR
 PRIMARY_LEG_LOST = Step(_S.SSWS, Roles.SECONDARY_LEADS)  # TAKEOVER in PAIR
 
-# Absent: the event changes nothing in that state. Changes between COPY and PAIR that annex makes itself raise no attention.
+# Absent: the event changes nothing in that state. Changes between COPY and PAIR that annex makes itself raise no
+# attention.
 EVENTS: dict[tuple[PairState, PairEvent], Step] = {
     (_S.COPY, _E.COPIED): Step(_S.PAIR, attention=False),
     (_S.PAIR, _E.FOUND_DIRTY): Step(_S.COPY, attention=False),

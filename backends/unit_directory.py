@@ -1,7 +1,8 @@
-"""What the pair engine needs of the logical units: to find one by its id, to look under it, and to put a pair in between.
+"""What the pair engine needs of the logical units: to find one, to look under it, and to put a pair in between.
 
 The daemon owns the logical units and knows the access control lists; `UnitDirectory` is how it lends them to the pairs.
-The Protocols name exactly the part of `scsi.logical_unit.LogicalUnit` and `backends.virtual_device.VirtualDevice` that pairs use.
+The Protocols name exactly the part of `scsi.logical_unit.LogicalUnit` and `backends.virtual_device.VirtualDevice`
+that pairs use.
 """
 
 from __future__ import annotations
@@ -54,6 +55,12 @@ class PairedDevice(Volume, Protocol):
 
     def external_units(self) -> Sequence[ExternalLogicalUnit]:
         """List the external LUs that hold any of its blocks, each once."""
+
+    def listen(self, callback: Callable[[Any], None]) -> None:
+        """Call back, with the device, after each change of `state`."""
+
+    def forget_failed_flush(self) -> None:
+        """Let flushes work again after a failed one: everything it may have lost is copied again."""
 
     # Any: an implementation compares with its own kind only, and there is one kind in a daemon.
     def shares_storage_with(self, other: Any) -> bool:
