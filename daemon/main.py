@@ -1,0 +1,106 @@
+"""The command line of annexd.
+
+Exit codes: 0 stopped as asked, 1 a fault while running, 2 the command line or the configuration can not be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from backends.state_directory import StateError
+from config import __version__, store
+from config.errors import ConfigError
+from config.model import Config
+from daemon import event_loop, try_mode
+from daemon.service import Service
+
+EXIT_UNUSABLE = 2
+
+
+class _AppendSource(argparse.Action):
+    """Keep `--local` and `--array` in the one order in which they were given: it becomes the order of the LUNs."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[object] | None,
+        option_string: str | None = None,
+    ) -> None:
+        namespace.sources = [*namespace.sources, try_mode.Source(str(option_string), str(values))]
+
+
+def parser() -> argparse.ArgumentParser:
+    """Give the parser of annexd's command line."""
+    top = argparse.ArgumentParser(
+        prog="annexd",
+        description="A userspace iSCSI target that fronts local block devices and a remote array as one.",
+        epilog="Exit codes: 0 stopped as asked, 1 a fault while running, 2 bad command line or configuration.",
+    )
+    top.add_argument("--version", action="version", version=f"annexd {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="serve what a configuration file says")
+    serve.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration, JSON")
+    serve.add_argument("--check", action="store_true", help="read and check the configuration, and stop")
+
+    try_ = commands.add_parser(
+        "try",
+        help="serve files, devices and external LUs to hosts on this machine, without a configuration",
+        description="Serve each --local and --array, in the order given, as LUN 0, 1, … of "
+        f"{try_mode.TARGET_NAME} to hosts on this machine. With neither, a sparse 1 GiB file.",
+    )
+    try_.add_argument("--portal", required=True, metavar="HOST:PORT", help="where hosts log in, e.g. 127.0.0.1:3260")
+    try_.add_argument("--local", action=_AppendSource, dest="sources", metavar="PATH", help="a block device or a file")
+    try_.add_argument(
+        "--array",
+        action=_AppendSource,
+        dest="sources",
+        metavar="URL",
+        help="an external LU, iscsi://[user%%secret@]host[:port]/iqn/lun",
+    )
+    try_.add_argument("--state", type=Path, metavar="DIR", help="keep ids and pairs here; default: a temporary folder")
+    try_.set_defaults(sources=[])
+
+    for command in (serve, try_):
+        command.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop", help="the event loop")
+        command.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run annexd with `arguments` (default: the process's own); give its exit code."""
+    options = parser().parse_args(arguments)
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=options.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    with ExitStack() as undo:
+        try:
+            config = _configuration(options, undo)
+            if options.command == "serve" and options.check:
+                return 0
+            service = Service(config, announce=options.command == "try")
+            return event_loop.run(service.run(), use_uvloop=options.loop == "uvloop")
+        except (ConfigError, StateError) as error:
+            print(f"annexd: {error}", file=sys.stderr)
+            return EXIT_UNUSABLE
+
+
+def _configuration(options: argparse.Namespace, undo: ExitStack) -> Config:
+    if options.command == "serve":
+        return store.load(options.config)
+    if options.state is None:
+        options.state = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="annexd-try-")))
+    try:
+        options.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--state {options.state}", f"can not be made: {error.strerror}") from None
+    return try_mode.configuration(options.portal, options.sources, options.state.resolve())

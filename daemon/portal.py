@@ -1,0 +1,224 @@
+"""The sockets that hosts log in to: an asyncio protocol per connection around `scsi.iscsi.connection.Connection`.
+
+One wake-up of a connection is: bytes from the socket straight into the buffer that the protocol core names, every
+complete command in them executed, and all that these left to send written in one call. A completion that comes later,
+from a worker thread or the external array, asks for one more write at the end of the loop's present turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from scsi.iscsi.connection import Connection
+from scsi.iscsi.directory import Addresses, TargetDirectory
+from scsi.iscsi.events import Event, LoggedIn, ProtocolFault, ScsiCommand, SessionEnded, TaskManagement
+from scsi.iscsi.registry import SessionRegistry
+from scsi.iscsi.session import Session
+from scsi.target import execute_without_unit
+
+MAX_IN_LOGIN = 2048  # conformance.md V41: above it the oldest half-open login is closed, and never an address banned
+WRITE_BUFFER_BYTES = 4 << 20  # above it annex stops reading from a host until that has taken what it asked for
+
+_log = logging.getLogger(__name__)
+
+
+class SessionHandler(Protocol):
+    """Where a portal takes what its connections say (`daemon.sessions.Sessions`)."""
+
+    def logged_in(self, session: Session) -> Callable[[ScsiCommand], None]:
+        """Take a new session; give what executes its commands."""
+
+    def manage(self, request: TaskManagement) -> None: ...
+    def session_ended(self, event: SessionEnded) -> None: ...
+
+
+class Portal:
+    """One address that hosts log in to.
+
+    Args:
+        directory: the targets that answer there.
+        registry: the sessions of the daemon.
+        handler: takes commands and sessions.
+    """
+
+    def __init__(self, directory: TargetDirectory, registry: SessionRegistry, handler: SessionHandler) -> None:
+        self.directory = directory
+        self.registry = registry
+        self.handler = handler
+        self._connections: set[HostConnection] = set()
+        self._in_login: dict[HostConnection, None] = {}
+        self._server: asyncio.Server | None = None
+
+    async def listen(self, host: str, port: int) -> None:
+        """Listen on an address.
+
+        Raises:
+            OSError: that can not be.
+        """
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: HostConnection(self, loop), host, port, backlog=1024)
+
+    async def close(self) -> None:
+        """Take no more connections, end those there are, and wait until what they were told has gone out."""
+        if self._server is not None:
+            self._server.close()
+        ending = list(self._connections)
+        for connection in ending:
+            connection.drop()
+        await asyncio.gather(*(connection.gone.wait() for connection in ending))
+
+    def opened(self, connection: HostConnection) -> None:
+        """Take note of a new connection; too many that do not log in cost the oldest of them its place."""
+        self._connections.add(connection)
+        self._in_login[connection] = None
+        if len(self._in_login) > MAX_IN_LOGIN:
+            oldest = next(iter(self._in_login))
+            _log.warning("closing a connection from %s: %d others have not logged in", oldest.peer, MAX_IN_LOGIN)
+            oldest.drop()
+
+    def logged_in(self, connection: HostConnection) -> None:
+        """Take note that a connection has got through its login."""
+        self._in_login.pop(connection, None)
+
+    def closed(self, connection: HostConnection) -> None:
+        """Take note that a connection is gone."""
+        self._connections.discard(connection)
+        self._in_login.pop(connection, None)
+
+
+class HostConnection(asyncio.BufferedProtocol):
+    """One TCP connection of a host: its socket and timer on one side, the protocol core on the other.
+
+    Attributes:
+        peer: address of the host, for the log.
+        gone: set once the socket is closed.
+    """
+
+    _transport: asyncio.Transport
+    _core: Connection
+
+    def __init__(self, portal: Portal, loop: asyncio.AbstractEventLoop) -> None:
+        self.peer = "?"
+        self.gone = asyncio.Event()
+        self._portal = portal
+        self._loop = loop
+        self._execute: Callable[[ScsiCommand], None] = execute_without_unit
+        self._paused = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._handle: dict[type[Event], Callable[[Event], None]] = {
+            LoggedIn: self._logged_in,
+            TaskManagement: lambda event: portal.handler.manage(cast(TaskManagement, event)),
+            SessionEnded: lambda event: portal.handler.session_ended(cast(SessionEnded, event)),
+            ProtocolFault: lambda event: _log.warning("%s: %s", self.peer, cast(ProtocolFault, event).text),
+        }
+
+    # --- asyncio.BufferedProtocol ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin the login."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        peer, local = (self._transport.get_extra_info(name) for name in ("peername", "sockname"))
+        if not peer:  # gone before it was accepted
+            self._transport.abort()
+            peer = ("0.0.0.0", 0)  # noqa: S104 - stands for no address
+        addresses = Addresses(peer[0], peer[1], local[0], local[1])
+        self.peer = f"{peer[0]} port {peer[1]}"
+        self._core = Connection(
+            self._portal.directory, self._portal.registry, addresses, clock=self._loop.time, wake=self._wake
+        )
+        self._portal.opened(self)
+        self._arm()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Say where the next bytes go."""
+        return self._core.receive_buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Handle what came."""
+        self._act(self._core.bytes_received(nbytes))
+        self._flush()
+
+    def eof_received(self) -> bool:
+        """Close the socket: a host that sends nothing more can not be asked for data."""
+        return False
+
+    def pause_writing(self) -> None:
+        """Read nothing more from a host that does not take its answers."""
+        self._paused = True
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._paused = False
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+        self._flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the session that it carried."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._act(self._core.connection_lost())
+        self._portal.closed(self)
+        self.gone.set()
+
+    # --- inside ---
+
+    def drop(self) -> None:
+        """End the connection from this side."""
+        self._act(self._core.drop())
+        self._flush()
+
+    def _act(self, events: list[Event]) -> None:
+        for event in events:
+            if event.__class__ is ScsiCommand:
+                self._execute(event)
+            else:
+                self._handle[event.__class__](event)
+
+    def _logged_in(self, event: Event) -> None:
+        self._portal.logged_in(self)
+        self._execute = self._portal.handler.logged_in(cast(LoggedIn, event).session)
+
+    def _wake(self) -> None:
+        self._loop.call_soon(self._woken)
+
+    def _woken(self) -> None:
+        self._act(self._core.take_events())
+        self._flush()
+
+    def _flush(self) -> None:
+        """Send what there is, and go on with what may go on because of that."""
+        core = self._core
+        while not self._paused:
+            out = core.data_to_send()
+            if out:
+                self._transport.writelines(out)
+            events = core.take_events()
+            if not events:
+                break
+            self._act(events)
+        if core.closing and not self._paused:
+            self._transport.close()
+        else:
+            self._arm()
+
+    def _arm(self) -> None:
+        """See to it that the timer comes by the core's deadline; one that comes early just looks again."""
+        deadline = self._core.next_deadline()
+        if deadline is None or (self._timer is not None and self._timer_at <= deadline):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = deadline
+        self._timer = self._loop.call_at(deadline, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._act(self._core.on_timer(self._loop.time()))
+        self._flush()

@@ -1,0 +1,49 @@
+"""The logical units of the daemon, with the virtual devices under them: `backends.unit_directory.UnitDirectory`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from backends.virtual_device import VirtualDevice
+from config import model
+from daemon import hosts
+from scsi.logical_unit import LogicalUnit
+
+
+class Unit(NamedTuple):
+    """A logical unit and the virtual device that it sits on."""
+
+    logical_unit: LogicalUnit
+    virtual_device: VirtualDevice
+
+
+class Units:
+    """One logical unit per virtual device, found by the NAA id that both have."""
+
+    def __init__(self, config: model.Config) -> None:
+        self._config = config
+        self._by_naa: dict[bytes, Unit] = {}
+
+    def add(self, virtual_device: VirtualDevice) -> Unit:
+        """Put a logical unit on a virtual device."""
+        unit = Unit(LogicalUnit(virtual_device, virtual_device.naa), virtual_device)
+        self._by_naa[virtual_device.naa] = unit
+        return unit
+
+    def by_name(self) -> Mapping[str, LogicalUnit]:
+        """Give the logical units by the name of their virtual device."""
+        return {unit.virtual_device.name: unit.logical_unit for unit in self._by_naa.values()}
+
+    def unit(self, naa: bytes) -> Unit | None:
+        """Find the unit with this NAA id."""
+        return self._by_naa.get(naa)
+
+    def units(self) -> Iterable[Unit]:
+        """List every unit, in the order of the configuration."""
+        return self._by_naa.values()
+
+    def read_write_hosts(self, naa: bytes) -> frozenset[str]:
+        """Name the hosts to which an explicit ACL maps the unit read-write."""
+        unit = self._by_naa.get(naa)
+        return hosts.read_write_hosts(self._config, unit.virtual_device.name) if unit else frozenset()
