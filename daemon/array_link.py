@@ -17,6 +17,7 @@ import random
 import secrets
 import socket
 from collections.abc import Callable
+from typing import cast
 
 from backends.array_path import Answer, PathListener
 from scsi.iscsi.initiator import InitiatorConnection
@@ -150,7 +151,7 @@ class ArrayLink:
 
     def _failed(self, reason: str, refused: bool = False) -> None:
         if reason != self.reason:
-            log.warning("array %s: %s", self.name, reason)
+            log.log(logging.INFO if self._closed else logging.WARNING, "array %s: %s", self.name, reason)
         self.reason = reason
         if not self._closed:
             pause_s = self._pause_s * random.uniform(0.5, 1.0)  # noqa: S311 (jitter, no secret)
@@ -215,9 +216,8 @@ class LinkProtocol(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the first Login Request."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=UNSENT_BYTES)
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
+        self._transport.set_write_buffer_limits(high=UNSENT_BYTES)
         raw_socket = transport.get_extra_info("socket")
         if raw_socket is not None:
             raw_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
