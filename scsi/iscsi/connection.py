@@ -46,7 +46,6 @@ from scsi.iscsi.pdu import (
     Header,
 )
 from scsi.iscsi.registry import SessionRegistry
-from scsi.iscsi.serial_numbers import MASK
 from scsi.iscsi.session import Session
 from scsi.iscsi.session_pdus import (
     AsyncMessage,
@@ -150,7 +149,7 @@ class Connection:
         out = self.writer.drain()
         session = self.session
         if session is not None and session.connection is self:
-            session.answers_taken()
+            session.line.answers_taken()
         return out
 
     def next_deadline(self) -> float | None:
@@ -187,14 +186,13 @@ class Connection:
         if session is not None and not self.closing and not session.discovery:
             message = AsyncMessage(
                 NO_LUN,
-                session.stat_sn,
+                session.take_stat_sn(),
                 session.exp_cmd_sn,
                 session.max_cmd_sn,
                 ASYNC_CONNECTION_DROP,
                 0,
                 (session.cid, session.parameters.default_time2wait, 0),
             )
-            session.stat_sn = (session.stat_sn + 1) & MASK
             self.writer.send(encode_async_message(message))
         self._end(reason)
         return self.take_events()
@@ -294,8 +292,7 @@ class Connection:
             self._close()
 
     def _answer_logout(self, session: Session, request: LogoutRequest, response: int) -> None:
-        stat_sn = session.stat_sn
-        session.stat_sn = (stat_sn + 1) & MASK
+        stat_sn = session.take_stat_sn()
         parameters = session.parameters
         answer = LogoutResponse(
             response,

@@ -1,9 +1,10 @@
 """The full feature phase at a target: numbering, commands and their answers.
 
 How commands flow: `receive` gets every PDU of the connection. One that is numbered and due is handled at once; one that
-is early waits in `_early` for those before it; one that is late, or outside of the window, is ignored. A SCSI command
-that needs no data, or brought it all, is an event right away. A write that lacks data collects it first (`transfers`).
-When the session's memory is used up, commands wait in `_waiting`, in order, until answers have been sent.
+is early waits for those before it (`early_requests`); one that is late, or outside of the window, is ignored. A SCSI
+command that needs no data, or brought it all, is an event right away. A write that lacks data collects it first
+(`transfers`). When the session's memory is used up, commands wait in line, in order, until answers have been sent
+(`waiting_line`).
 
 How many commands may be in progress is told to the initiator with MaxCmdSN: it moves on when a command is answered, not
 when it is received, so that at most `window_commands` are in progress at any time.
@@ -11,15 +12,16 @@ when it is received, so that at most `window_commands` are in progress at any ti
 A command that the SCSI layer still works on when its task is aborted lives on in `_lingering` until it is completed;
 only then can nothing be written on its behalf any more, and who takes over the session waits for that.
 
-Spec: RFC 7143 4.2.2 "Ordering and iSCSI Numbering", 4.2.3, 11.3, 11.4.
+Spec: RFC 7143 4.2.2 "Ordering and iSCSI Numbering", 11.3 "SCSI Command", 11.4 "SCSI Response".
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from scsi.iscsi.answers import CHECK_CONDITION, GOOD, send_answer
+from scsi.iscsi.early_requests import EarlyRequests
 from scsi.iscsi.errors import ConnectionFault, Rejected, RejectReason
 from scsi.iscsi.events import EndReason, Event, ScsiCommand, TaskManagement
 from scsi.iscsi.framing import PADDING, PduWriter
@@ -29,38 +31,25 @@ from scsi.iscsi.pdu import (
     COMMAND_READ,
     COMMAND_WRITE,
     DATA_IN,
+    DATA_LENGTH_MASK,
     DATA_OUT,
     DATA_STATUS,
     FINAL,
     IMMEDIATE,
-    LOGOUT_REQUEST,
     NO_LUN,
-    NOP_OUT,
     OPCODE_MASK,
     REQUEST,
     RESERVED_TAG,
     RESPONSE,
-    RESPONSE_BIDIRECTIONAL_OVERFLOW,
-    RESPONSE_BIDIRECTIONAL_UNDERFLOW,
-    RESPONSE_OVERFLOW,
-    RESPONSE_UNDERFLOW,
     SCSI_COMMAND,
-    SNACK_REQUEST,
-    TASK_MANAGEMENT_REQUEST,
-    TEXT_REQUEST,
     Header,
 )
 from scsi.iscsi.registry import SessionKey
+from scsi.iscsi.requests import REQUESTS
 from scsi.iscsi.serial_numbers import MASK, serial_in_window
-from scsi.iscsi.session_pdus import (
-    NopIn,
-    Reject,
-    decode_nop_out,
-    encode_nop_in,
-    encode_reject,
-)
+from scsi.iscsi.session_pdus import NopIn, Reject, encode_nop_in, encode_reject
 from scsi.iscsi.task_management import TaskManager
-from scsi.iscsi.task_pdus import decode_additional_header, encode_scsi_response, encode_sense_segment
+from scsi.iscsi.task_pdus import decode_additional_header
 from scsi.iscsi.text import TextExchange
 from scsi.iscsi.transfers import (
     INCORRECT_AMOUNT_OF_DATA,
@@ -68,8 +57,8 @@ from scsi.iscsi.transfers import (
     DataCollector,
     WriteTransfer,
     make_fixed_sense,
-    send_data_in,
 )
+from scsi.iscsi.waiting_line import WaitingLine
 
 if TYPE_CHECKING:
     from scsi.iscsi.connection import Connection
@@ -79,9 +68,8 @@ if TYPE_CHECKING:
 
 Buffer = bytes | bytearray | memoryview
 
-GOOD = 0x00
-CHECK_CONDITION = 0x02
-
+_READ_WRITE = COMMAND_READ | COMMAND_WRITE
+_NUMBERED = frozenset({SCSI_COMMAND}) | {opcode for opcode, request in REQUESTS.items() if request.numbered}
 _pack_response = RESPONSE.pack
 
 
@@ -96,12 +84,17 @@ class Session:
         tsih: the target's handle of the session, given by the registry.
         cid: the connection's number.
         admission: as the directory gave it.
-        parameters: what was negotiated; None of it changes but `max_send_data_segment_length`.
+        parameters: what was negotiated; only `max_send_data_segment_length` may change.
         tasks: SCSI commands in progress by InitiatorTaskTag.
         stat_sn, exp_cmd_sn, max_cmd_sn: the numbers of the next answer.
         max_send_bytes: the longest data segment to send in one Data-In.
         end_reason: why it ended, or None while it lives.
     """
+
+    connection: Connection
+    writer: PduWriter
+    events: list[Event]
+    parameters: Parameters
 
     def __init__(
         self,
@@ -123,25 +116,22 @@ class Session:
         self.tsih = 0
         self.cid = cid
         self.tasks: dict[int, ScsiCommand] = {}
+        self.stat_sn = 0
         self.exp_cmd_sn = cmd_sn
-        self.max_cmd_sn = (cmd_sn + options.window_commands - 1) & MASK
+        self.max_cmd_sn = cmd_sn
+        self.max_send_bytes = 0
         self.end_reason: EndReason | None = None
         self.collector = DataCollector(self)
+        self.line = WaitingLine(self, options.session_memory_bytes, options.max_data_out_bytes)
         self.task_management = TaskManager(self)
-        self._text = TextExchange(self)
-        self._early: dict[int, tuple[Header, bytes, bytes] | None] = {}
-        self._early_bytes = 0
-        self._waiting: deque[ScsiCommand] = deque()
-        self._ordered_collecting = False
-        self._in_line = False  # a command may have to wait for another one, look closely
-        self._charged_bytes = 0
-        self._queued_bytes = 0  # of those charged, what went into answers that have not been taken from us yet
-        self._memory_bytes = options.session_memory_bytes
+        self.text = TextExchange(self)
+        self._early = EarlyRequests(options.session_memory_bytes)
         self._immediate_commands = 0
         self._lingering: set[ScsiCommand] = set()
         self._when_drained: list[Callable[[], None]] = []
         self._errors = 0
         self._detached = True
+        self._max_short_bytes = 0
 
     # --- the connection that carries it ---
 
@@ -154,12 +144,11 @@ class Session:
             stat_sn: number of the first answer.
         """
         self.connection = connection
-        self.writer: PduWriter = connection.writer
-        self.events: list[Event] = connection.events
+        self.writer = connection.writer
+        self.events = connection.events
         self.stat_sn = stat_sn
         self.max_cmd_sn = (self.exp_cmd_sn + self.options.window_commands - 1) & MASK
         self._immediate_commands = 0
-        self._charged_bytes = 0
         self._detached = False
         self.set_parameters(parameters)
 
@@ -188,23 +177,18 @@ class Session:
 
     def end_tasks(self) -> None:
         """Abort every task, without answers; SCSI commands linger until they are completed."""
-        not_delivered = set(self._waiting)
-        self._waiting.clear()
         for command in self.tasks.values():
             command.aborted = True
-            if command.transfer is None and command not in not_delivered:
+            if self.is_delivered(command):
                 self._lingering.add(command)
             elif command.transfer is not None:
                 self.collector.abandon(command.transfer)
         self.tasks.clear()
+        self.line.clear()
         self.collector.clear()
         self.task_management.clear()
-        self._text.clear()
+        self.text.clear()
         self._early.clear()
-        self._early_bytes = 0
-        self._ordered_collecting = False
-        self._in_line = False
-        self._queued_bytes = 0
         self._detached = True
 
     def end(self, reason: EndReason) -> None:
@@ -262,7 +246,7 @@ class Session:
         opcode = header[0] & OPCODE_MASK
         if opcode == DATA_OUT:
             return self.collector.destination(header)
-        length: int = header[3] & 0xFFFFFF
+        length: int = header[3] & DATA_LENGTH_MASK
         if opcode == SCSI_COMMAND and length == header[6] and length <= self.parameters.first_burst_length:
             return memoryview(bytearray(length))
         return None
@@ -273,66 +257,60 @@ class Session:
 
     # --- numbering (4.2.2.1) ---
 
+    def take_stat_sn(self) -> int:
+        """Return the StatSN of an answer that counts."""
+        stat_sn = self.stat_sn
+        self.stat_sn = (stat_sn + 1) & MASK
+        return stat_sn
+
     def _receive_numbered(self, header: Header, ahs: bytes, data: memoryview, placed: bool) -> None:
         cmd_sn = header[7]
         if not serial_in_window(cmd_sn, self.exp_cmd_sn, self.max_cmd_sn):
             return
-        if cmd_sn != self.exp_cmd_sn:
-            self._keep_early(cmd_sn, header, ahs, data)
-            return
-        self._handle_due(header, ahs, data, placed)
-        self._release_early()
+        if cmd_sn == self.exp_cmd_sn:
+            self._handle_due(header, ahs, data, placed)
+            self._release_early()
+        else:
+            self._early.keep(cmd_sn, header, ahs, data)
 
     def _handle_due(self, header: Header, ahs: bytes, data: memoryview, placed: bool) -> None:
         """Handle the PDU that ExpCmdSN waits for; a rejected one counts as not received (7.3)."""
-        cmd_sn = header[7]
         if header[0] == SCSI_COMMAND and not self.discovery:
             self._accept(header, ahs, data, placed, False)
             return
-        max_cmd_sn = self.max_cmd_sn
-        self.exp_cmd_sn = (cmd_sn + 1) & MASK
-        self.max_cmd_sn = (max_cmd_sn + 1) & MASK
+        exp_cmd_sn, max_cmd_sn = self.exp_cmd_sn, self.max_cmd_sn
+        self._count_one()
         try:
             self._handle(header, ahs, data, placed)
         except Rejected:
-            self.exp_cmd_sn = cmd_sn
-            self.max_cmd_sn = max_cmd_sn
+            self.exp_cmd_sn, self.max_cmd_sn = exp_cmd_sn, max_cmd_sn
             raise
 
-    def _keep_early(self, cmd_sn: int, header: Header, ahs: bytes, data: memoryview) -> None:
-        if cmd_sn in self._early:
-            return
-        self._early_bytes += len(data)
-        if self._early_bytes > self.options.session_memory_bytes:
-            raise ConnectionFault("too much data of commands that are not due yet")
-        self._early[cmd_sn] = (header, ahs, bytes(data))
-
-    def _release_early(self) -> None:
-        while self.exp_cmd_sn in self._early and self.end_reason is None:
-            early = self._early.pop(self.exp_cmd_sn)
-            if early is None:  # skipped by ABORT TASK
-                self._count_skipped()
-                continue
-            header, ahs, data = early
-            self._early_bytes -= len(data)
-            try:
-                self._handle_due(header, ahs, memoryview(data), False)
-            except Rejected as rejected:
-                self._reject(header, ahs, rejected)
-                return
-
-    def _count_skipped(self) -> None:
+    def _count_one(self) -> None:
+        """Count a request as received and done with."""
         self.exp_cmd_sn = (self.exp_cmd_sn + 1) & MASK
         self.max_cmd_sn = (self.max_cmd_sn + 1) & MASK
+
+    def _release_early(self) -> None:
+        """Handle the requests that have become due."""
+        while self._early and self.end_reason is None:
+            early = self._early.pop(self.exp_cmd_sn)
+            if early is None:
+                return
+            if not early.header:
+                self._count_one()
+                continue
+            try:
+                self._handle_due(early.header, early.ahs, memoryview(early.data), False)
+            except Rejected as rejected:
+                self._reject(early.header, early.ahs, rejected)
+                return
 
     def skip(self, cmd_sn: int) -> bool:
         """Count a command as received that is not here yet and not wanted any more; False when it can not be."""
         if not serial_in_window(cmd_sn, self.exp_cmd_sn, self.max_cmd_sn):
             return False
-        early = self._early.get(cmd_sn)
-        if early is not None:
-            self._early_bytes -= len(early[2])
-        self._early[cmd_sn] = None
+        self._early.skip(cmd_sn)
         self._release_early()
         return True
 
@@ -343,32 +321,34 @@ class Session:
         flags = header[1]
         tag = header[5]
         tasks = self.tasks
-        if tag in tasks or tag == RESERVED_TAG:
+        if tag in tasks or tag in self.task_management or tag == RESERVED_TAG:
             self._check_tag(tag)
         cmd_sn = header[7]
         command = ScsiCommand(self, header[4], header[9], flags & COMMAND_ATTRIBUTE_MASK, tag, cmd_sn, immediate)
-        if ahs or not flags & FINAL or flags & COMMAND_WRITE or data or immediate:
+        transfer = None
+        if flags & COMMAND_WRITE or ahs or data or immediate or not flags & FINAL:
             transfer = self._examine(command, header, ahs, data, placed)
-            if not immediate:
-                self.exp_cmd_sn = (cmd_sn + 1) & MASK
-        else:
-            transfer = None
+        elif flags & COMMAND_READ:
+            command.data_in_bytes = header[6]
+        if not immediate:
             self.exp_cmd_sn = (cmd_sn + 1) & MASK
-            if flags & COMMAND_READ:
-                command.data_in_bytes = header[6]
         tasks[tag] = command
-        charge = command.data_in_bytes + command.data_out_bytes
-        total = self._charged_bytes + charge
+        charge_bytes = command.data_in_bytes + command.data_out_bytes
+        line = self.line
+        total = line.charged_bytes + charge_bytes
         if (
             transfer is not None
-            or self._in_line
-            or total > self._memory_bytes
+            or line.occupied
+            or total > line.memory_bytes
             or (command.attribute == ATTRIBUTE_ORDERED and self.collector.started)
         ):
-            self._line_up(command, transfer, charge)
+            if transfer is not None and transfer.fault is not None:
+                self.collector.advance(transfer)
+            else:
+                line.join(command, charge_bytes)
             return
-        self._charged_bytes = total
-        command.charged_bytes = charge
+        line.charged_bytes = total
+        command.charged_bytes = charge_bytes
         self.events.append(command)
 
     def _check_tag(self, tag: int) -> None:
@@ -382,29 +362,33 @@ class Session:
     def _examine(
         self, command: ScsiCommand, header: Header, ahs: bytes, data: memoryview, placed: bool
     ) -> WriteTransfer | None:
-        """Look at all but the simplest commands; return a transfer when data is to be waited for or is wrong."""
+        """Look at all but the simplest commands; return a transfer when data is to be waited for or is wrong.
+
+        Raises:
+            Rejected: the command can not be made sense of, or there are too many immediate ones.
+            ConnectionFault: its additional header is malformed.
+        """
         flags, expected = header[1], header[6]
-        length = len(data)
-        if command.immediate and self._immediate_commands >= self.options.max_immediate_commands:
-            raise Rejected(RejectReason.TOO_MANY_IMMEDIATE_COMMANDS, "too many immediate commands")
-        if not flags & COMMAND_WRITE and (length or not flags & FINAL):
+        if not flags & COMMAND_WRITE and (data or not flags & FINAL):
             raise Rejected(RejectReason.INVALID_PDU_FIELD, "data with a command that does not write")
         if ahs:
             additional = decode_additional_header(ahs)
             command.cdb += additional.extended_cdb
             if additional.bidirectional_read_bytes is not None:
-                if flags & (COMMAND_READ | COMMAND_WRITE) != COMMAND_READ | COMMAND_WRITE:
+                if flags & _READ_WRITE != _READ_WRITE:
                     raise Rejected(RejectReason.INVALID_PDU_FIELD, "read length of a command that is not bidirectional")
                 command.data_in_bytes = additional.bidirectional_read_bytes
         if command.immediate:
+            if self._immediate_commands >= self.options.max_immediate_commands:
+                raise Rejected(RejectReason.TOO_MANY_IMMEDIATE_COMMANDS, "too many immediate commands")
             self._immediate_commands += 1
         if not flags & COMMAND_WRITE:
             if flags & COMMAND_READ:
                 command.data_in_bytes = expected
             return None
         command.data_out_bytes = expected
-        parameters = self.parameters
-        allowed = parameters.first_burst_length if parameters.immediate_data else 0
+        allowed = self.parameters.first_burst_length if self.parameters.immediate_data else 0
+        length = len(data)
         if flags & FINAL and length == expected and length <= allowed:
             command.data_out = data if placed else bytes(data)
             return None
@@ -418,72 +402,27 @@ class Session:
         transfer = command.transfer = WriteTransfer(command, capacity, first if unsolicited else len(data), unsolicited)
         if (unsolicited and parameters.initial_r2t) or (data and not parameters.immediate_data):
             transfer.fail(UNEXPECTED_UNSOLICITED_DATA)
-            transfer.unsolicited = unsolicited
         elif len(data) > first:
             transfer.fail(INCORRECT_AMOUNT_OF_DATA)
         elif data:
             transfer.take(data)
         return transfer
 
-    def _line_up(self, command: ScsiCommand, transfer: WriteTransfer | None, charge: int) -> None:
-        """Put a command that can not simply be delivered in line, and see who can go on."""
-        command.charged_bytes = min(charge, self.options.max_data_out_bytes)
-        if transfer is not None and transfer.fault is not None:
-            command.charged_bytes = 0
-            self.collector.advance(transfer)
-            return
-        self._waiting.append(command)
-        self._in_line = True
-        self._start_waiting()
-
-    def _start_waiting(self) -> None:
-        """Let commands in line go on, as far as memory and their order allow."""
-        waiting = self._waiting
-        while waiting and not self._ordered_collecting:
-            command = waiting[0]
-            total = self._charged_bytes + command.charged_bytes
-            if total > self._memory_bytes:
-                break
-            ordered = command.attribute == ATTRIBUTE_ORDERED
-            if ordered and self.collector.started:
-                break
-            waiting.popleft()
-            self._charged_bytes = total
-            transfer: WriteTransfer | None = command.transfer
-            if transfer is None:
-                self._deliver(command)
-                continue
-            self.collector.started += 1
-            self._ordered_collecting = ordered
-            transfer.start()
-            self.collector.advance(transfer)
-        self._in_line = bool(waiting) or self._ordered_collecting
-
-    def _deliver(self, command: ScsiCommand) -> None:
+    def deliver(self, command: ScsiCommand) -> None:
+        """Hand a command to the SCSI layer, at a time when the adapter may not be looking."""
         self.events.append(command)
-        if not self.writer.announced:
-            self.writer.announce()
+        self.writer.announce()
 
-    def _end_transfer(self, transfer: WriteTransfer) -> None:
-        """Count a transfer as collected, failed or given up."""
-        command = transfer.command
-        command.transfer = None
-        if transfer.started:
-            self.collector.started -= 1
-            if command.attribute == ATTRIBUTE_ORDERED:
-                self._ordered_collecting = False
-        elif command in self._waiting:
-            self._waiting.remove(command)
-            command.charged_bytes = 0
+    def is_delivered(self, command: ScsiCommand) -> bool:
+        """Say whether the SCSI layer has this command."""
+        return command.transfer is None and command not in self.line
 
     def deliver_write(self, transfer: WriteTransfer) -> None:
         """Deliver a write whose data is complete."""
-        command = transfer.command
-        command.data_out = transfer.buffer
+        transfer.command.data_out = transfer.buffer
         self._end_transfer(transfer)
-        self._deliver(command)
-        if self._in_line:
-            self._start_waiting()
+        self.deliver(transfer.command)
+        self.line.give_back(0)
 
     def fail_write(self, transfer: WriteTransfer) -> None:
         """Answer a write that iSCSI itself has found wrong, before SCSI has seen it."""
@@ -491,8 +430,17 @@ class Session:
         assert fault is not None
         self._end_transfer(transfer)
         self.finish(transfer.command, CHECK_CONDITION, b"", make_fixed_sense(fault), None)
-        if self._in_line:
-            self._start_waiting()
+        self.line.give_back(0)
+
+    def _end_transfer(self, transfer: WriteTransfer) -> None:
+        """Count a transfer as collected, failed or given up."""
+        command = transfer.command
+        command.transfer = None
+        if transfer.started:
+            self.collector.started -= 1
+            self.line.collected(command)
+        else:
+            self.line.leave(command)
 
     def abandon(self, command: ScsiCommand) -> set[int]:
         """End a task that was not delivered yet; return the tags of bursts of it that are still to come."""
@@ -502,16 +450,11 @@ class Session:
         if transfer is not None:
             tags = self.collector.abandon(transfer)
             self._end_transfer(transfer)
-        elif command in self._waiting:
-            self._waiting.remove(command)
-            command.charged_bytes = 0
+        else:
+            self.line.leave(command)
         del self.tasks[command.initiator_task_tag]
         self._drop(command)
         return tags
-
-    def is_delivered(self, command: ScsiCommand) -> bool:
-        """Say whether the SCSI layer has this command."""
-        return command.transfer is None and command not in self._waiting
 
     # --- commands on their way out ---
 
@@ -532,93 +475,43 @@ class Session:
             self._immediate_commands -= 1
         else:
             max_cmd_sn = self.max_cmd_sn = (max_cmd_sn + 1) & MASK
-        self._queued_bytes += command.charged_bytes
+        self.line.queued_bytes += command.charged_bytes
         length = len(data_in)
-        writer = self.writer
         if (
             status
             or length != command.data_in_bytes
             or not 0 < length <= self._max_short_bytes
             or command.data_out_bytes
         ):
-            self._respond(command, status, data_in, sense, data_out_used)
+            send_answer(self, command, status, data_in, sense, data_out_used)
             return
-        # A read that ended well and fits into one Data-In: the status goes with it.
+        # A read that ended well and fits into one Data-In: the status goes with it. Packed here, without
+        # `PduWriter.send` and digests, because this is what most answers of a busy disk are.
         stat_sn = self.stat_sn
         self.stat_sn = (stat_sn + 1) & MASK
-        out = writer.out
-        out.append(
-            _pack_response(
-                DATA_IN,
-                FINAL | DATA_STATUS,
-                GOOD,
-                length,
-                NO_LUN,
-                tag,
-                RESERVED_TAG,
-                stat_sn,
-                self.exp_cmd_sn,
-                max_cmd_sn,
-                0,
-                0,
-                0,
-            )
+        header = _pack_response(
+            DATA_IN,
+            FINAL | DATA_STATUS,
+            GOOD,
+            length,
+            NO_LUN,
+            tag,
+            RESERVED_TAG,
+            stat_sn,
+            self.exp_cmd_sn,
+            max_cmd_sn,
+            0,
+            0,
+            0,
         )
-        out.append(data_in)
-        if length & 3:
-            out.append(PADDING[length & 3])
+        writer = self.writer
+        writer.out += (header, data_in, PADDING[length & 3]) if length & 3 else (header, data_in)
         if not writer.announced:
             writer.announce()
 
-    def _respond(
-        self, command: ScsiCommand, status: int, data_in: Buffer, sense: bytes, data_out_used: int | None
-    ) -> None:
-        """Send data and status with exact residuals (11.4.5): what was expected against what the command had."""
-        expected_out, expected_in = command.data_out_bytes, command.data_in_bytes
-        sent = min(len(data_in), expected_in)
-        flags = residual = read_residual = 0
-        used = expected_out if data_out_used is None else data_out_used
-        if expected_out and expected_in:
-            if len(data_in) != expected_in:
-                read_residual = abs(len(data_in) - expected_in)
-                over = len(data_in) > expected_in
-                flags = RESPONSE_BIDIRECTIONAL_OVERFLOW if over else RESPONSE_BIDIRECTIONAL_UNDERFLOW
-            wanted, expected = used, expected_out
-        elif expected_out:
-            wanted, expected = used, expected_out
-        else:
-            wanted, expected = len(data_in) or used, expected_in
-        if wanted != expected:
-            residual = abs(wanted - expected)
-            flags |= RESPONSE_OVERFLOW if wanted > expected else RESPONSE_UNDERFLOW
-        data_sn = 0
-        if sent:
-            collapse = status == GOOD and not expected_out
-            data = data_in if sent == len(data_in) else memoryview(data_in)[:sent]
-            data_sn = send_data_in(self, command, data, residual, flags, DATA_STATUS if collapse else 0)
-            if collapse:
-                return
-        segment = encode_sense_segment(sense) if sense else b""
-        stat_sn = self.stat_sn
-        self.stat_sn = (stat_sn + 1) & MASK
-        header = encode_scsi_response(
-            flags=flags,
-            status=status,
-            initiator_task_tag=command.initiator_task_tag,
-            stat_sn=stat_sn,
-            exp_cmd_sn=self.exp_cmd_sn,
-            max_cmd_sn=self.max_cmd_sn,
-            exp_data_sn=data_sn,
-            bidirectional_residual=read_residual,
-            residual=residual,
-            data_bytes=len(segment),
-        )
-        self.writer.send(header, segment)
-
     def _finish_aborted(self, command: ScsiCommand) -> None:
-        tag = command.initiator_task_tag
-        if self.tasks.get(tag) is command:
-            del self.tasks[tag]
+        if self.tasks.get(command.initiator_task_tag) is command:
+            del self.tasks[command.initiator_task_tag]
             self._drop(command)
         elif command in self._lingering:
             self._lingering.remove(command)
@@ -639,7 +532,6 @@ class Session:
 
         Spec: RFC 7143 11.4.11: a window that was closed and opens with nothing to send is told by a NOP-In.
         """
-        self._charged_bytes -= command.charged_bytes
         if command.immediate:
             self._immediate_commands -= 1
         else:
@@ -647,88 +539,39 @@ class Session:
             self.max_cmd_sn = (self.max_cmd_sn + 1) & MASK
             if closed:
                 self.send_nop_in(RESERVED_TAG)
-        if self._in_line:
-            self._start_waiting()
-
-    def answers_taken(self) -> None:
-        """Count the data of answers as gone, once the adapter has taken them; commands in line may go on."""
-        self._charged_bytes -= self._queued_bytes
-        self._queued_bytes = 0
-        if self._in_line:
-            self._start_waiting()
+        self.line.give_back(command.charged_bytes)
 
     # --- everything but SCSI commands and their data ---
 
     def _handle(self, header: Header, ahs: bytes, data: memoryview, placed: bool) -> None:
         opcode = header[0] & OPCODE_MASK
-        handler = _HANDLERS.get(opcode)
-        if handler is None:
-            raise Rejected(RejectReason.COMMAND_NOT_SUPPORTED, f"opcode {opcode:#04x}")
-        if self.discovery and opcode not in _DISCOVERY:
-            raise Rejected(RejectReason.PROTOCOL_ERROR, f"opcode {opcode:#04x} in a Discovery session")
-        if ahs and opcode != SCSI_COMMAND:
-            raise Rejected(RejectReason.INVALID_PDU_FIELD, f"additional header with opcode {opcode:#04x}")
-        handler(self, header, ahs, data, placed)
-
-    def handle_immediate_command(self, header: Header, ahs: bytes, data: memoryview, placed: bool) -> None:
-        self._accept(header, ahs, data, placed, True)
-
-    def handle_nop_out(self, header: Header, _ahs: bytes, data: memoryview, _placed: bool) -> None:
-        """Answer a ping with its own data; an answer to ours needs none (11.18, 11.19)."""
-        nop = decode_nop_out(header)
-        if nop.initiator_task_tag == RESERVED_TAG:
-            if not header[0] & IMMEDIATE:
-                raise Rejected(RejectReason.INVALID_PDU_FIELD, "numbered NOP-Out without a task tag")
+        if opcode == SCSI_COMMAND and not self.discovery:
+            self._accept(header, ahs, data, placed, True)
             return
-        stat_sn = self.stat_sn
-        self.stat_sn = (stat_sn + 1) & MASK
-        echo = bytes(data[: self.parameters.max_send_data_segment_length])
-        answer = NopIn(nop.lun, nop.initiator_task_tag, RESERVED_TAG, stat_sn, self.exp_cmd_sn, self.max_cmd_sn)
-        self.writer.send(encode_nop_in(answer, len(echo)), echo)
+        request = REQUESTS.get(opcode)
+        if self.discovery and (request is None or not request.in_discovery):
+            raise Rejected(RejectReason.PROTOCOL_ERROR, f"opcode {opcode:#04x} in a Discovery session")
+        if request is None:
+            raise Rejected(RejectReason.COMMAND_NOT_SUPPORTED, f"opcode {opcode:#04x}")
+        if ahs:
+            raise Rejected(RejectReason.INVALID_PDU_FIELD, f"additional header with opcode {opcode:#04x}")
+        request.handle(self, header, data)
 
     def send_nop_in(self, target_transfer_tag: int) -> None:
         """Send a NOP-In of our own: a ping when it has a tag, otherwise just the numbers."""
         nop = NopIn(NO_LUN, RESERVED_TAG, target_transfer_tag, self.stat_sn, self.exp_cmd_sn, self.max_cmd_sn)
         self.writer.send(encode_nop_in(nop))
 
-    def handle_task_management(self, header: Header, _ahs: bytes, _data: memoryview, _placed: bool) -> None:
-        self.task_management.receive(header)
-
     def finish_task_management(self, function: TaskManagement, response: int) -> None:
         """Answer a task management function; see `TaskManagement.complete`."""
         self.task_management.finish(function, response)
 
-    def handle_text(self, header: Header, _ahs: bytes, data: memoryview, _placed: bool) -> None:
-        self._text.receive(header, bytes(data))
-
-    def handle_logout(self, header: Header, _ahs: bytes, _data: memoryview, _placed: bool) -> None:
-        self.connection.log_out(header)
-
-    def handle_snack(self, _header: Header, _ahs: bytes, _data: memoryview, _placed: bool) -> None:
-        raise Rejected(RejectReason.SNACK_REJECT, "SNACK with ErrorRecoveryLevel 0")
-
     def _reject(self, header: Header, ahs: bytes, rejected: Rejected) -> None:
         """Send a Reject with the header that it is about (11.17), and count it."""
         segment = (REQUEST.pack(*header) + ahs)[: self.parameters.max_send_data_segment_length]
-        stat_sn = self.stat_sn
-        self.stat_sn = (stat_sn + 1) & MASK
-        reject = Reject(rejected.reason, stat_sn, self.exp_cmd_sn, self.max_cmd_sn, 0)
+        reject = Reject(rejected.reason, self.take_stat_sn(), self.exp_cmd_sn, self.max_cmd_sn, 0)
         self.writer.send(encode_reject(reject, len(segment)), segment)
         self._errors += 1
         self.connection.report(f"rejected: {rejected}")
         if self._errors > self.options.max_pdu_errors:
             self.connection.fail("too many rejected PDUs")
-
-
-_Handler = Callable[[Session, Header, bytes, memoryview, bool], None]
-
-_HANDLERS: dict[int, _Handler] = {
-    NOP_OUT: Session.handle_nop_out,
-    SCSI_COMMAND: Session.handle_immediate_command,
-    TASK_MANAGEMENT_REQUEST: Session.handle_task_management,
-    TEXT_REQUEST: Session.handle_text,
-    LOGOUT_REQUEST: Session.handle_logout,
-    SNACK_REQUEST: Session.handle_snack,
-}
-_NUMBERED = frozenset({NOP_OUT, SCSI_COMMAND, TASK_MANAGEMENT_REQUEST, TEXT_REQUEST, LOGOUT_REQUEST})
-_DISCOVERY = frozenset({NOP_OUT, TEXT_REQUEST, LOGOUT_REQUEST})

@@ -32,7 +32,7 @@ from scsi.iscsi.pdu import (
     TASK_REASSIGN,
     Header,
 )
-from scsi.iscsi.serial_numbers import MASK, serial_less
+from scsi.iscsi.serial_numbers import serial_less
 from scsi.iscsi.task_pdus import (
     TaskManagementRequest,
     TaskManagementResponse,
@@ -171,7 +171,6 @@ class TaskManager:
 
     def _answer(self, initiator_task_tag: int, response: int) -> None:
         session = self._session
-        stat_sn = session.stat_sn
-        session.stat_sn = (stat_sn + 1) & MASK
+        stat_sn = session.take_stat_sn()
         answer = TaskManagementResponse(response, initiator_task_tag, stat_sn, session.exp_cmd_sn, session.max_cmd_sn)
         session.writer.send(encode_task_management_response(answer))

@@ -27,7 +27,6 @@ from scsi.iscsi.keys import (
     encode_text,
 )
 from scsi.iscsi.pdu import NO_LUN, RESERVED_TAG, Header
-from scsi.iscsi.serial_numbers import MASK
 from scsi.iscsi.session_pdus import TextRequest, TextResponse, decode_text_request, encode_text_response
 
 if TYPE_CHECKING:
@@ -98,8 +97,7 @@ class TextExchange:
         piece, self._answer = self._answer[:length], self._answer[length:]
         final = request.final and not self._answer
         self._tag = RESERVED_TAG if final else session.collector.allocate_tag()
-        stat_sn = session.stat_sn
-        session.stat_sn = (stat_sn + 1) & MASK
+        stat_sn = session.take_stat_sn()
         response = TextResponse(
             final,
             bool(self._answer),

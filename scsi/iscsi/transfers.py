@@ -1,4 +1,4 @@
-"""Data of commands: Data-Out collected into one buffer per command, data of reads split into Data-In.
+"""Data of writes: Data-Out collected into one buffer per command, asked for with R2Ts.
 
 How a write collects its data: immediate data comes inside the command, unsolicited Data-Out may follow (up to
 FirstBurstLength), and the rest is asked for with R2Ts, each naming a burst of at most MaxBurstLength. Because
@@ -15,8 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from scsi.iscsi.errors import ConnectionFault
-from scsi.iscsi.pdu import DATA_IN, FINAL, NO_LUN, RESERVED_TAG, RESPONSE, Header
-from scsi.iscsi.serial_numbers import MASK
+from scsi.iscsi.pdu import RESERVED_TAG, Header
 from scsi.iscsi.task_pdus import DataOut, ReadyToTransfer, decode_data_out, encode_r2t
 
 if TYPE_CHECKING:
@@ -284,6 +283,12 @@ class DataCollector:
                 transfer.received = end
         self.advance(transfer)
 
+    def start(self, transfer: WriteTransfer) -> None:
+        """Grant a write its memory, and ask for its data."""
+        self.started += 1
+        transfer.start()
+        self.advance(transfer)
+
     def advance(self, transfer: WriteTransfer) -> None:
         """Do what a write needs next: ask for data, be delivered, or be answered with its fault."""
         if transfer.fault is not None:
@@ -336,59 +341,3 @@ class DataCollector:
         """Wait no longer for these bursts; what comes of them is dropped."""
         for tag in tags:
             self._bursts.pop(tag, None)
-
-
-def send_data_in(
-    session: Session, command: ScsiCommand, data: Buffer, residual: int, residual_flag: int, status_flag: int
-) -> int:
-    """Send the data of a read, split as the initiator wants it.
-
-    Args:
-        session: whose connection it goes out on; its StatSN is used by the last PDU when that carries the status.
-        command: the read.
-        data: not longer than was expected, not empty.
-        residual: goes with the status, bytes.
-        residual_flag: the same, as a flag.
-        status_flag: `pdu.DATA_STATUS` when the last PDU carries GOOD, otherwise 0.
-
-    Returns:
-        How many PDUs were sent.
-    """
-    whole = memoryview(data)
-    segment = session.max_send_bytes
-    burst = session.parameters.max_burst_length
-    length = len(whole)
-    pack, send = RESPONSE.pack, session.writer.send
-    offset = data_sn = 0
-    burst_end = min(burst, length)
-    while offset < length:
-        end = min(offset + segment, burst_end)
-        flags = 0
-        if end == burst_end:
-            flags = FINAL
-            burst_end = min(burst_end + burst, length)
-        stat_sn = left = 0
-        if end == length and status_flag:
-            flags |= status_flag | residual_flag
-            stat_sn = session.stat_sn
-            session.stat_sn = (stat_sn + 1) & MASK
-            left = residual
-        header = pack(
-            DATA_IN,
-            flags,
-            0,
-            end - offset,
-            NO_LUN,
-            command.initiator_task_tag,
-            RESERVED_TAG,
-            stat_sn,
-            session.exp_cmd_sn,
-            session.max_cmd_sn,
-            data_sn,
-            offset,
-            left,
-        )
-        send(header, whole[offset:end])
-        offset = end
-        data_sn += 1
-    return data_sn
