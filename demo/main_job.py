@@ -42,8 +42,8 @@ class Parts(NamedTuple):
     folder: Path
 
     def direct_url(self, lun: int) -> str:
-        """Give the URL of an external LU at the array itself."""
-        return self.array.url(ARRAY_TARGET, lun)
+        """Give the URL of an external LU at the array itself, without annex."""
+        return f"iscsi://127.0.0.1:{self.array.port}/{ARRAY_TARGET}/{lun}"
 
 
 def tell(report: Report, folder: Path, cleanup: ExitStack) -> None:
@@ -69,14 +69,15 @@ def start(report: Report, folder: Path, cleanup: ExitStack) -> Parts:
     for file in (old_disk, other_disk, local_file):
         file.write_bytes(os.urandom(DISK_BYTES))
     array = cleanup.enter_context(Tgt(folder))
-    array.add_target(ARRAY_TARGET)
-    array.add_lun(ARRAY_TARGET, 1, old_disk)
-    array.add_lun(ARRAY_TARGET, 2, other_disk)
+    target = array.add_target(ARRAY_TARGET)
+    array.add_lun(target, old_disk, lun=1)
+    array.add_lun(target, other_disk, lun=2)
     report.say(f"external array: tgt, {ARRAY_TARGET}, two LUs of 64 MiB")
     loop = cleanup.enter_context(LoopDevice(local_file))
     report.say(f"local disk: loop device {loop.path}, 64 MiB")
-    sources = [("--local", loop.path), *(("--array", array.url(ARRAY_TARGET, lun)) for lun in (1, 2))]
-    annexd = cleanup.enter_context(Annexd(folder, *sources))
+    external = [f"iscsi://127.0.0.1:{array.port}/{ARRAY_TARGET}/{lun}" for lun in (1, 2)]
+    annexd = Annexd(folder, ("--local", loop.path), ("--array", external[0]), ("--array", external[1]))
+    cleanup.enter_context(annexd)
     report.say("annexd try:")
     report.say("\n".join(annexd.lines))
     report.claim("annexd serves the loop device and both external LUs", holds=len(annexd.lines) == 4)
