@@ -43,6 +43,7 @@ class FakeCommand:
         lun: bytes = LUN_0,
         attribute: int = TaskAttribute.SIMPLE,
         announced: int | None = None,
+        room: int = 1 << 32,
     ) -> None:
         self.session = session
         self.lun = lun
@@ -51,6 +52,7 @@ class FakeCommand:
         self.initiator_task_tag = id(self)
         self.data_out = data_out
         self.data_out_bytes = len(data_out) if announced is None else announced
+        self.data_in_bytes = room
         self.logical_unit: Any = None
         self.aborted = False
         self.answer: Answer | None = None
@@ -145,8 +147,9 @@ class Host:
         lun: bytes = LUN_0,
         attribute: int = TaskAttribute.SIMPLE,
         announced: int | None = None,
+        room: int = 1 << 32,
     ) -> FakeCommand:
-        command = FakeCommand(self.session, cdb, data_out, lun=lun, attribute=attribute, announced=announced)
+        command = FakeCommand(self.session, cdb, data_out, lun=lun, attribute=attribute, announced=announced, room=room)
         self.port.execute(command)
         return command
 
