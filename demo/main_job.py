@@ -259,17 +259,12 @@ def held_acquisition(url: str) -> Iterator[dict[str, Any]]:
         assert holder.stdout is not None
         assert holder.stderr is not None
         try:
-            document, decoder = "", json.JSONDecoder()
-            while True:
-                line = holder.stdout.readline()
-                if not line:
-                    raise DemoError(f"annexhost acquire: {holder.stderr.read()}")
-                document += line
-                try:
-                    found: dict[str, Any] = decoder.decode(document)
-                except json.JSONDecodeError:
-                    continue
-                break
+            line = holder.stdout.readline()
+            if not line:
+                raise DemoError(f"annexhost acquire: {holder.stderr.read()}")
+            found: dict[str, Any] = json.loads(line)
+            if "error" in found:
+                raise DemoError(f"annexhost acquire: {found['error']['message']}")
             yield found["acquisitions"][0]
             holder.wait(timeout=15)
         finally:

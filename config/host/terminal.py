@@ -36,7 +36,7 @@ class Terminal:
     def answer(self, answer: Answer) -> None:
         """Show what a verb found."""
         if self.as_json:
-            print(json.dumps(answer.document), file=sys.stderr if self.keep_stdout else sys.stdout)
+            print(json.dumps(answer.document), file=sys.stderr if self.keep_stdout else sys.stdout, flush=True)
         else:
             self._out.print(answer.shown)
 
