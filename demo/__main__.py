@@ -8,6 +8,7 @@ code 1 if any of them is false.
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 import time
@@ -22,6 +23,7 @@ from demo.steps import DemoError, Report
 
 def main() -> int:
     """Show the main job; give the exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what it has started is stopped then too
     started = time.monotonic()
     report = Report(Console(width=120, soft_wrap=True))
     with ExitStack() as cleanup:

@@ -27,6 +27,7 @@ HOST = "iqn.2026-11.org.example:first-host"
 STRANGER = "iqn.2026-11.org.example:stranger"
 COPY_PACE_MIB_S = 16
 COPY_LIMIT_S = 60.0
+HOLDER_LIMIT_S = 15.0
 LOCAL, PAIRED, ACQUIRED = 0, 1, 2  # the LUNs of annexd: the loop device, and two external LUs
 ACQUIRE_LBA, ACQUIRE_BLOCKS, BLOCK_BYTES = 2048, 16384, 512
 
@@ -171,14 +172,14 @@ def acquire_and_transfer(report: Report, parts: Parts) -> None:
         equal = int(acquired["crc32c"], 16) == crc32c.crc32c(expected)
         report.claim("the checksum is that of the array's own file", holds=equal)
         identifier = str(acquired["id"])
-        refused = annexhost("--initiator", STRANGER, "transfer", url, "--id", identifier, "-o", parts.folder / "stolen")
+        refused = annexhost("--initiator", STRANGER, "transfer", url, identifier, "-o", parts.folder / "stolen")
         tell_outcome(report, refused)
         report.claim(
-            "another host's transfer of it is refused with 05/81/04",
-            holds=refused.code == 1 and "05/81/04" in refused.errors,
+            "another host's transfer of it is refused with 05/81/03",
+            holds=refused.code == 1 and "05/81/03" in refused.errors,
             detail=refused.errors,
         )
-        transferred = annexhost("--initiator", HOST, "transfer", url, "--id", identifier, "-o", output)
+        transferred = annexhost("--initiator", HOST, "transfer", url, identifier, "-o", output)
         tell_outcome(report, transferred)
     report.claim(
         "the host that acquired it gets exactly these bytes",
@@ -266,6 +267,8 @@ def held_acquisition(url: str) -> Iterator[dict[str, Any]]:
             if "error" in found:
                 raise DemoError(f"annexhost acquire: {found['error']['message']}")
             yield found["acquisitions"][0]
-            holder.wait(timeout=15)
+            holder.wait(timeout=HOLDER_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            raise DemoError("annexhost acquire --hold did not end with its acquisition") from None
         finally:
             holder.kill()
