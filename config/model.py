@@ -36,7 +36,7 @@ _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,254}")
 
 
 class Entry(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A part of the file; nothing changes it after `check`. Unknown keys are refused, so that a misspelt one is never silently ignored."""
+    """A part of the file. Unknown keys are refused, so that a misspelt one is never silently ignored."""
 
 
 class Chap(Entry):
