@@ -53,9 +53,10 @@ class Tgt:
     def __init__(self, paths: list[Path], log: Path) -> None:
         self.name = "tgt"
         self.port = free_port()
-        # The control port is a number in a socket's name; one per tgtd. The TCP port is as good as any.
-        self._control = ["tgtadm", "-C", str(self.port), "--lld", "iscsi"]
-        command = ["tgtd", "-f", "-C", str(self.port), "--iscsi", f"portal=127.0.0.1:{self.port}"]
+        # The control port is a number below 32768 in the name of a socket, one per tgtd.
+        control = str(self.port % 32768 or 1)
+        self._control = ["tgtadm", "-C", control, "--lld", "iscsi"]
+        command = ["tgtd", "-f", "-C", control, "--iscsi", f"portal=127.0.0.1:{self.port}"]
         with log.open("ab") as output:
             self._process = subprocess.Popen(command, stdout=output, stderr=output)
         try:
