@@ -163,6 +163,11 @@ class DataCollector:
         self._next_tag = (tag + 1) % RESERVED_TAG
         return tag
 
+    @property
+    def outstanding_bursts(self) -> int:
+        """How many R2Ts have not been answered in full, those of aborted writes included."""
+        return len(self._bursts)
+
     def clear(self) -> None:
         """Forget everything: the connection is gone, and what was asked for will not come."""
         self._bursts.clear()

@@ -486,6 +486,10 @@ class Peer:
         )
         return self.pack(header)
 
+    def is_closed(self) -> bool:
+        """Say whether the target wants the connection closed."""
+        return self.connection.closing
+
     # --- what came up ---
 
     @property
