@@ -1,4 +1,4 @@
-"""annex as the initiator of one connection to another target: login, commands, and the end. No I/O in it.
+"""annex as the initiator of one connection to another target: login, full feature phase, logout. No I/O in it.
 
 How this works. The adapter puts bytes into `receive_buffer()`, says `bytes_received()`, sends `data_to_send()`, calls
 `on_timer()` at `next_deadline()`, and tells `connection_lost()`. When there is something to send outside of those
@@ -7,21 +7,14 @@ begin anew with the next object, and a reply can only ever meet a task of its ow
 
     LOGIN → FULL_FEATURE → LOGOUT → OVER        any of them → OVER, when the peer errs, is silent or goes
 
-Commands go out while the target's command window is open, and wait in order while it is closed. Everything that comes
-is checked against what was asked for; what contradicts it ends the connection, because at ErrorRecoveryLevel 0 there is
-nothing else to be done with a peer that can not count. The commands that were out are then LINK_LOST, those that
-waited are NOT_SENT.
+`initiator_login` has the first phase, `initiator_session` the second.
 
-A command whose time is over is aborted, and ends when the target has answered the ABORT TASK: then it is certain that
-it will not be carried out later. A target that does not answer that either loses the connection.
-
-Spec: RFC 7143 4.2, 8, 11.
+Spec: RFC 7143 8 "State Transitions", 6.3 "Login Phase", 11.14 "Logout Request".
 """
 
 from __future__ import annotations
 
 import enum
-from collections import deque
 from collections.abc import Callable
 
 from scsi.iscsi.chap import RandomBytes
@@ -29,68 +22,24 @@ from scsi.iscsi.errors import ConnectionFault
 from scsi.iscsi.framing import PduReader, PduWriter
 from scsi.iscsi.initiator_login import InitiatorLogin, LoginFailed, Stage
 from scsi.iscsi.initiator_options import InitiatorEvent, InitiatorOptions, SessionOver, SessionReady
+from scsi.iscsi.initiator_session import NEVER, InitiatorSession
 from scsi.iscsi.initiator_task import Task, Undelivered
-from scsi.iscsi.initiator_text import TargetList
-from scsi.iscsi.initiator_transfers import (
-    destination_of,
-    encode_command,
-    receive_data_in,
-    receive_response,
-    send_requested,
-    send_unsolicited,
-)
+from scsi.iscsi.initiator_text import Targets
 from scsi.iscsi.keys import Parameters
-from scsi.iscsi.pdu import (
-    ABORT_TASK,
-    ASYNC_CONNECTION_DROP,
-    ASYNC_LOGOUT_REQUESTED,
-    ASYNC_MESSAGE,
-    ASYNC_RENEGOTIATE,
-    ASYNC_SESSION_DROP,
-    CLOSE_SESSION,
-    DATA_IN,
-    DATA_STATUS,
-    FUNCTION_COMPLETE,
-    LOGICAL_UNIT_RESET,
-    LOGIN_RESPONSE,
-    LOGOUT_RESPONSE,
-    NO_LUN,
-    NOP_IN,
-    NOP_OUT,
-    OPCODE_MASK,
-    R2T,
-    REJECT,
-    RESERVED_TAG,
-    RESPONSE,
-    SCSI_RESPONSE,
-    TASK_DOES_NOT_EXIST,
-    TASK_MANAGEMENT_RESPONSE,
-    TEXT_RESPONSE,
-    Header,
-)
-from scsi.iscsi.serial_numbers import serial_less
+from scsi.iscsi.pdu import CLOSE_SESSION, LOGIN_RESPONSE, RESPONSE, Header
 from scsi.iscsi.session_pdus import (
+    LoginRequest,
     LogoutRequest,
-    NopOut,
-    TextRequest,
-    decode_async_message,
     decode_login_response,
-    decode_reject,
-    decode_text_response,
     encode_login_request,
     encode_logout_request,
-    encode_nop_out,
-    encode_text_request,
 )
-from scsi.iscsi.task_pdus import TaskManagementRequest, encode_task_management_request
 
 Buffer = bytes | bytearray | memoryview
 
 RECEIVE_BUFFER_BYTES = 512 * 1024
-MAX_PINGS_PER_WAKE_UP = 64  # that a target may send before what it caused has been sent
-NEVER = float("inf")
-_MASK = 0xFFFFFFFF
-_HALF = 0x80000000
+LOGIN_TAG = 1
+INITIAL_CMD_SN = 1
 
 
 class State(enum.Enum):
@@ -100,21 +49,6 @@ class State(enum.Enum):
     FULL_FEATURE = "full feature phase"
     LOGOUT = "logout"
     OVER = "over"
-
-
-class _Management:
-    """A task management function that waits for its answer."""
-
-    __slots__ = ("cmd_sn", "deadline", "done", "lun", "task")
-
-    def __init__(
-        self, lun: bytes, deadline: float, cmd_sn: int, task: Task | None, done: Callable[[bool], None] | None
-    ) -> None:
-        self.lun = lun
-        self.deadline = deadline
-        self.cmd_sn = cmd_sn
-        self.task = task
-        self.done = done
 
 
 class InitiatorConnection:
@@ -150,29 +84,14 @@ class InitiatorConnection:
         self._events: list[InitiatorEvent] = []
         self._reader = PduReader(RESPONSE, self, self.parameters.max_recv_data_segment_length, 0)
         self._writer = PduWriter(wake)
-        self._login = InitiatorLogin(options, 1, random_bytes)
-        self._login_tag = 1
-        self._tasks: dict[int, Task] = {}  # sent, by initiator task tag
-        self._waiting: deque[Task] = deque()  # for the window
-        self._management: dict[int, _Management] = {}
-        self._texts: dict[int, TargetList] = {}
-        self._next_tag = 2
-        self._cmd_sn = 1
-        self._exp_stat_sn = 0
-        self._exp_cmd_sn = 0
-        self._max_cmd_sn = 0
-        self._check_at = NEVER  # the earliest time at which a task or function may be overdue
+        self._login = InitiatorLogin(options, INITIAL_CMD_SN, random_bytes)
+        self._session: InitiatorSession | None = None
         self._heard_at = clock()
-        self._ping_tag = 0
-        self._ping_deadline = NEVER
         self._logout_tag = 0
         self._logout_at = NEVER
         self._logout_done: Callable[[], None] | None = None
-        self._pings = 0
-        self._receive = self._receivers()
         try:
-            request, data = self._login.first_request()
-            self._writer.send(encode_login_request(request._replace(initiator_task_tag=1), len(data)), data)
+            self._send_login(*self._login.first_request())
         except LoginFailed as error:
             self._fail(str(error))
 
@@ -185,8 +104,8 @@ class InitiatorConnection:
     def bytes_received(self, count: int) -> list[InitiatorEvent]:
         """Take `count` bytes that are at the beginning of the last `receive_buffer()`."""
         self._heard_at = self._clock()
-        if self._ping_deadline is not NEVER:
-            self._ping_deadline = self._heard_at + self._options.nop_timeout_s  # it lives, even if slowly
+        if self._session is not None:
+            self._session.heard(self._heard_at)
         self._reader.bytes_received(count)
         return self._take_events()
 
@@ -204,28 +123,22 @@ class InitiatorConnection:
 
     def data_to_send(self) -> list[Buffer]:
         """Drain what is to be sent."""
-        self._pings = 0
+        if self._session is not None:
+            self._session.sent()
         return self._writer.drain()
 
     def next_deadline(self) -> float | None:
         """Say when to call `on_timer`."""
-        if self._state is State.OVER:
+        if self._state is State.OVER or self._session is None:
             return None
-        ping_at = self._ping_deadline
-        if ping_at is NEVER and self._state is State.FULL_FEATURE:
-            ping_at = self._heard_at + self._options.nop_interval_s
-        earliest = min(ping_at, self._check_at, self._logout_at)
-        return None if earliest is NEVER else earliest
+        return min(self._session.next_deadline(self._heard_at), self._logout_at)
 
     def on_timer(self, now: float) -> list[InitiatorEvent]:
         """Do what is due at `now`."""
-        if self._state is not State.OVER:
-            if now >= self._logout_at:
-                self._logout_due(now)
-            if now >= self._check_at:
-                self._look_for_overdue(now)
-            if self._state is State.FULL_FEATURE:
-                self._keep_alive(now)
+        if now >= self._logout_at:
+            self._fail("no answer to Logout")
+        if self._session is not None and not self._session.over:
+            self._session.on_timer(now, self._heard_at)
         return self._take_events()
 
     def connection_lost(self) -> list[InitiatorEvent]:
@@ -257,37 +170,30 @@ class InitiatorConnection:
             timeout_s: after this it is aborted.
             place: where to put what is read, `data_in_bytes` long.
         """
-        deadline = self._clock() + timeout_s
-        task = Task(lun, cdb, data_out, data_in_bytes, done, deadline, place)
-        if self._state is not State.FULL_FEATURE:
-            _undeliver(task, Undelivered.NOT_SENT, self.reason or "no session")
-            return
-        if deadline < self._check_at:  # noqa: PLR1730 (min() costs three times as much, and this is the fast path)
-            self._check_at = deadline
-        if self._waiting or (self._max_cmd_sn - self._cmd_sn) & _MASK >= _HALF:
-            self._waiting.append(task)
+        if self._session is None:
+            task = Task(lun, cdb, data_out, data_in_bytes, done, 0.0, place)
+            task.undelivered = Undelivered.NOT_SENT
+            task.detail = self.reason or "no session yet"
+            done(task)
         else:
-            self._send_task(task)
+            self._session.submit(lun, cdb, data_out, data_in_bytes, done, timeout_s, place)
 
     def reset_unit(self, lun: bytes, done: Callable[[bool], None]) -> None:
         """Send LOGICAL UNIT RESET; `done(True)` when the target says it is complete.
 
         Commands to the LU that were sent before and have not been answered then, end as ABORTED.
         """
-        if self._state is not State.FULL_FEATURE:
+        if self._session is None:
             done(False)
-            return
-        self._manage(LOGICAL_UNIT_RESET, lun, RESERVED_TAG, 0, None, done)
+        else:
+            self._session.reset_unit(lun, done)
 
-    def send_targets(self, done: Callable[[list[tuple[str, list[str]]] | None], None]) -> None:
+    def send_targets(self, done: Callable[[Targets | None], None]) -> None:
         """Ask a discovery session's target for all targets; `done` gets (name, addresses) pairs, or None."""
-        if self._state is not State.FULL_FEATURE:
+        if self._session is None:
             done(None)
-            return
-        tag = self._new_tag()
-        self._texts[tag] = TargetList(done)
-        self._check_at = min(self._check_at, self._clock() + self._options.management_timeout_s)
-        self._send_text(tag, RESERVED_TAG, b"SendTargets=All\0")
+        else:
+            self._session.send_targets(done)
 
     def logout(self, done: Callable[[], None] | None = None) -> None:
         """End the session in good order; what is in flight ends as LINK_LOST when the target has answered."""
@@ -305,359 +211,89 @@ class InitiatorConnection:
         self._fail(reason)
         return self._take_events()
 
-    # --- PduSink ---
+    # --- PduSink, until the session takes over ---
 
     def receive(self, header: Header, ahs: bytes, data: memoryview, placed: bool) -> None:
         """Take one PDU."""
-        del ahs  # no response has any that means something
-        receiver = self._receive.get(header[0])
-        if receiver is None or self._state is State.OVER:
-            self._fail(f"PDU with opcode {header[0]:#04x} in {self._state.value}")
-            return
-        receiver(header, data, placed)
+        del ahs, placed
+        if header[0] == LOGIN_RESPONSE:
+            self._receive_login(header, bytes(data))
+        else:
+            self._fail(f"PDU with opcode {header[0]:#04x} during login")
 
     def receive_damaged(self, header: Header) -> None:
-        """Take a PDU with a wrong data digest: without SNACK there is no way to have it again."""
-        self._fail(f"data digest error in a PDU with opcode {header[0]:#04x}")
+        """Take a PDU with a wrong data digest; there are no digests during login."""
 
     def destination(self, header: Header) -> memoryview | None:
-        """Name the place for a Data-In."""
-        if header[0] & OPCODE_MASK != DATA_IN:
-            return None
-        task = self._tasks.get(header[5])
-        return None if task is None else destination_of(task, header)
+        """Name no place: a login's text is short."""
 
     def framing_failed(self, fault: ConnectionFault) -> None:
         """Learn that nothing more can be read."""
         self._fail(str(fault))
 
-    def _receivers(self) -> dict[int, Callable[[Header, memoryview, bool], None]]:
-        if self._state is State.LOGIN:
-            return {LOGIN_RESPONSE: self._receive_login}
-        return {
-            DATA_IN: self._receive_data_in,
-            SCSI_RESPONSE: self._receive_scsi_response,
-            R2T: self._receive_r2t,
-            NOP_IN: self._receive_nop_in,
-            TASK_MANAGEMENT_RESPONSE: self._receive_management,
-            TEXT_RESPONSE: self._receive_text,
-            LOGOUT_RESPONSE: self._receive_logout,
-            ASYNC_MESSAGE: self._receive_async,
-            REJECT: self._receive_reject,
-        }
+    # --- SessionOwner ---
+
+    def fail_connection(self, reason: str) -> None:
+        """End the connection, as the session asks."""
+        self._fail(reason)
+
+    def logout_requested(self) -> None:
+        """Log out, as the target asks; a new session follows, which negotiates as well."""
+        self._begin_logout()
+
+    def logout_answered(self, initiator_task_tag: int) -> None:
+        """Take a Logout Response."""
+        if initiator_task_tag != self._logout_tag or self._state is not State.LOGOUT:
+            self._fail(f"Logout Response for an unknown task tag {initiator_task_tag:#x}")
+        else:
+            self._fail("logged out")
 
     # --- Login ---
 
-    def _receive_login(self, header: Header, data: memoryview, placed: bool) -> None:
-        del placed
+    def _send_login(self, request: LoginRequest, text: bytes) -> None:
+        request = request._replace(initiator_task_tag=LOGIN_TAG)
+        self._writer.send(encode_login_request(request, len(text)), text)
+
+    def _receive_login(self, header: Header, data: bytes) -> None:
         response = decode_login_response(header)
-        if response.initiator_task_tag != self._login_tag:
+        if response.initiator_task_tag != LOGIN_TAG:
             self._fail(f"Login Response with task tag {response.initiator_task_tag:#x}")
             return
         try:
-            answer = self._login.answer(response, bytes(data))
+            answer = self._login.answer(response, data)
         except LoginFailed as error:
             self._fail(str(error), error.status, error.moved_to)
             return
         if answer is not None:
-            request, text = answer
-            request = request._replace(initiator_task_tag=self._login_tag)
-            self._writer.send(encode_login_request(request, len(text)), text)
+            self._send_login(*answer)
             return
         assert self._login.stage is Stage.DONE
-        parameters = self.parameters = self._login.parameters
-        self._exp_stat_sn = (response.stat_sn + 1) & _MASK
-        self._exp_cmd_sn, self._max_cmd_sn = response.exp_cmd_sn, response.max_cmd_sn
-        self._cmd_sn = response.exp_cmd_sn
-        if self._cmd_sn not in {1, 2}:  # a login's requests are immediate and use up nothing; some targets count one
-            self._fail(f"ExpCmdSN {response.exp_cmd_sn} at the end of a login that began with CmdSN 1")
+        # A login's requests are immediate and use up no number; some targets count one all the same.
+        if response.exp_cmd_sn not in {INITIAL_CMD_SN, INITIAL_CMD_SN + 1}:
+            self._fail(f"ExpCmdSN {response.exp_cmd_sn} after a login with CmdSN {INITIAL_CMD_SN}")
             return
+        parameters = self.parameters = self._login.parameters
         reader, writer = self._reader, self._writer
         reader.header_digest = writer.header_digest = parameters.header_digest
         reader.data_digest = writer.data_digest = parameters.data_digest
         reader.set_limits(parameters.max_recv_data_segment_length, RECEIVE_BUFFER_BYTES)
+        self._session = InitiatorSession(self, self._options, parameters, writer, self._clock, response)
+        reader.sink = self._session
         self._state = State.FULL_FEATURE
-        self._receive = self._receivers()
         self._events.append(SessionReady(self._login.target_portal_group_tag))
-
-    # --- Commands ---
-
-    def _new_tag(self) -> int:
-        tag = self._next_tag
-        while tag in self._tasks or tag in self._management or tag in self._texts:
-            tag = tag + 1 if tag < RESERVED_TAG - 1 else 1
-        self._next_tag = tag + 1 if tag < RESERVED_TAG - 1 else 1
-        return tag
-
-    def _send_task(self, task: Task) -> None:
-        tag = self._next_tag
-        if tag in self._tasks or tag >= RESERVED_TAG - 1 or self._management:
-            tag = self._new_tag()
-        else:
-            self._next_tag = tag + 1
-        cmd_sn = self._cmd_sn
-        self._cmd_sn = (cmd_sn + 1) & _MASK
-        task.initiator_task_tag = tag
-        task.cmd_sn = cmd_sn
-        self._tasks[tag] = task
-        header, immediate = encode_command(task, self.parameters, self._exp_stat_sn)
-        self._writer.send(header, immediate)
-        if task.sent_bytes < len(task.data_out) and not self.parameters.initial_r2t:
-            send_unsolicited(task, self.parameters, self._writer, self._exp_stat_sn)
-
-    def _window_moved(self, exp_cmd_sn: int, max_cmd_sn: int) -> None:
-        """Take a new command window. Spec: RFC 7143 4.2.2.1 "Command Numbering and Acknowledging"."""
-        if serial_less(max_cmd_sn, (exp_cmd_sn - 1) & _MASK):
-            return  # both are to be ignored
-        if serial_less(self._cmd_sn, exp_cmd_sn):
-            self._fail(f"ExpCmdSN {exp_cmd_sn:#x} is beyond what was sent")
-            return
-        if serial_less(self._exp_cmd_sn, exp_cmd_sn):
-            self._exp_cmd_sn = exp_cmd_sn
-        if serial_less(self._max_cmd_sn, max_cmd_sn):
-            self._max_cmd_sn = max_cmd_sn
-            waiting = self._waiting
-            while waiting and (max_cmd_sn - self._cmd_sn) & _MASK < _HALF:
-                self._send_task(waiting.popleft())
-
-    def _count(self, header: Header) -> bool:
-        """Check StatSN of a PDU that carries a status, and take the window."""
-        stat_sn = header[7]
-        if stat_sn != self._exp_stat_sn:
-            self._fail(f"StatSN {stat_sn:#x} instead of {self._exp_stat_sn:#x}")
-            return False
-        self._exp_stat_sn = (stat_sn + 1) & _MASK
-        if header[9] != self._max_cmd_sn:
-            self._window_moved(header[8], header[9])
-        return self._state is not State.OVER
-
-    def _receive_data_in(self, header: Header, data: memoryview, placed: bool) -> None:
-        task = self._tasks.get(header[5])
-        if task is None:
-            self._fail(f"Data-In for an unknown task tag {header[5]:#x}")
-            return
-        fault = receive_data_in(task, header, data, placed)
-        if fault:
-            self._fail(fault)
-        elif header[1] & DATA_STATUS:
-            if self._count(header):
-                self._end(task)
-        elif header[9] != self._max_cmd_sn:
-            self._window_moved(header[8], header[9])
-
-    def _receive_scsi_response(self, header: Header, data: memoryview, placed: bool) -> None:
-        del placed
-        task = self._tasks.get(header[5])
-        if task is None:
-            self._fail(f"SCSI Response for an unknown task tag {header[5]:#x}")
-            return
-        if self._count(header):
-            receive_response(task, header, data)
-            self._end(task)
-
-    def _receive_r2t(self, header: Header, data: memoryview, placed: bool) -> None:
-        del data, placed
-        task = self._tasks.get(header[5])
-        if task is None:
-            self._fail(f"R2T for an unknown task tag {header[5]:#x}")
-            return
-        fault = send_requested(task, header, self.parameters, self._writer, self._exp_stat_sn)
-        if fault:
-            self._fail(fault)
-        elif header[9] != self._max_cmd_sn:
-            self._window_moved(header[8], header[9])
-
-    def _end(self, task: Task) -> None:
-        """Hand a task back that was answered (by then nothing is in the way of another one being sent)."""
-        del self._tasks[task.initiator_task_tag]
-        task.view = None
-        task.done(task)
-
-    # --- Task management ---
-
-    # The fields of the PDU, and who waits.
-    def _manage(
-        self,
-        function: int,
-        lun: bytes,
-        referenced_tag: int,
-        ref_cmd_sn: int,
-        task: Task | None,
-        done: Callable[[bool], None] | None,
-    ) -> None:
-        tag = self._new_tag()
-        deadline = self._clock() + self._options.management_timeout_s
-        self._check_at = min(self._check_at, deadline)
-        self._management[tag] = _Management(lun, deadline, self._cmd_sn, task, done)
-        request = TaskManagementRequest(
-            function, lun, tag, referenced_tag, self._cmd_sn, self._exp_stat_sn, ref_cmd_sn, 0
-        )
-        self._writer.send(encode_task_management_request(request))
-
-    def _receive_management(self, header: Header, data: memoryview, placed: bool) -> None:
-        del data, placed
-        function = self._management.pop(header[5], None)
-        if function is None:
-            self._fail(f"Task Management Function Response for an unknown task tag {header[5]:#x}")
-            return
-        if not self._count(header):
-            if function.done is not None:
-                function.done(False)
-            return
-        response = header[2] >> 8
-        if function.task is not None:
-            self._aborted(function.task, response)
-        else:
-            self._was_reset(function, response)
-
-    def _aborted(self, task: Task, response: int) -> None:
-        if task.initiator_task_tag not in self._tasks:
-            return  # it was answered before the abort was
-        if response not in {FUNCTION_COMPLETE, TASK_DOES_NOT_EXIST}:
-            self._fail(f"ABORT TASK got response {response}")
-            return
-        del self._tasks[task.initiator_task_tag]
-        _undeliver(task, Undelivered.TIMED_OUT, "no answer in time")
-
-    def _was_reset(self, function: _Management, response: int) -> None:
-        complete = response == FUNCTION_COMPLETE
-        if complete:
-            ended = [
-                task
-                for task in self._tasks.values()
-                if task.lun == function.lun and serial_less(task.cmd_sn, function.cmd_sn)
-            ]
-            for task in ended:
-                del self._tasks[task.initiator_task_tag]
-            for task in ended:
-                _undeliver(task, Undelivered.ABORTED, "the LU was reset")
-        if function.done is not None:
-            function.done(complete)
-
-    # --- Time ---
-
-    def _look_for_overdue(self, now: float) -> None:
-        for function in self._management.values():
-            if function.deadline <= now:
-                self._fail("no answer to a task management function")
-                return
-        for target_list in self._texts.values():
-            if target_list.overdue(now, self._options.management_timeout_s):
-                self._fail("no answer to SendTargets")
-                return
-        for task in self._tasks.values():
-            if task.deadline <= now and not task.aborting:
-                task.aborting = True
-                self._manage(ABORT_TASK, task.lun, task.initiator_task_tag, task.cmd_sn, task, None)
-        waiting = [task for task in self._waiting if task.deadline <= now]
-        if waiting:
-            self._waiting = deque(task for task in self._waiting if task.deadline > now)
-        deadlines = [task.deadline for task in self._tasks.values() if not task.aborting]
-        deadlines += [task.deadline for task in self._waiting]
-        deadlines += [function.deadline for function in self._management.values()]
-        deadlines += [now + 1.0] if self._texts else []
-        self._check_at = min(deadlines, default=NEVER)
-        for task in waiting:
-            _undeliver(task, Undelivered.TIMED_OUT, "the target took no more commands")
-
-    def _keep_alive(self, now: float) -> None:
-        if now >= self._ping_deadline:
-            self._fail(f"no answer to a ping for {self._options.nop_timeout_s:g} s")
-        elif self._ping_deadline is NEVER and now >= self._heard_at + self._options.nop_interval_s:
-            self._ping_tag = self._new_tag()
-            self._ping_deadline = now + self._options.nop_timeout_s
-            nop = NopOut(NO_LUN, self._ping_tag, RESERVED_TAG, self._cmd_sn, self._exp_stat_sn)
-            self._writer.send(encode_nop_out(nop))
-
-    def _receive_nop_in(self, header: Header, data: memoryview, placed: bool) -> None:
-        del data, placed
-        if header[5] != RESERVED_TAG:
-            if header[5] != self._ping_tag or self._ping_deadline is NEVER:
-                self._fail(f"NOP-In for an unknown task tag {header[5]:#x}")
-                return
-            self._ping_deadline = NEVER
-            self._count(header)
-            return
-        if header[9] != self._max_cmd_sn:
-            self._window_moved(header[8], header[9])
-        if header[6] == RESERVED_TAG or self._state is State.OVER:
-            return
-        self._pings += 1
-        if self._pings > MAX_PINGS_PER_WAKE_UP:
-            self._fail("the target floods annex with pings")
-            return
-        nop = NopOut(header[4], RESERVED_TAG, header[6], self._cmd_sn, self._exp_stat_sn)
-        self._writer.send(encode_nop_out(nop))
-
-    # --- Text, Async Message, Reject ---
-
-    def _send_text(self, tag: int, target_transfer_tag: int, data: bytes) -> None:
-        cmd_sn = self._cmd_sn
-        self._cmd_sn = (cmd_sn + 1) & _MASK
-        request = TextRequest(True, False, NO_LUN, tag, target_transfer_tag, cmd_sn, self._exp_stat_sn)
-        self._writer.send(encode_text_request(request, len(data)), data)
-
-    def _receive_text(self, header: Header, data: memoryview, placed: bool) -> None:
-        del placed
-        response = decode_text_response(header)
-        target_list = self._texts.get(response.initiator_task_tag)
-        if target_list is None or not self._count(header):
-            self._fail(f"Text Response for an unknown task tag {response.initiator_task_tag:#x}")
-            return
-        if not target_list.add(bytes(data)):
-            self._fail("the target's list of targets does not end")
-        elif response.more or response.target_transfer_tag != RESERVED_TAG:
-            self._send_text(response.initiator_task_tag, response.target_transfer_tag, b"")
-        else:
-            del self._texts[response.initiator_task_tag]
-            target_list.finish()
-
-    def _receive_async(self, header: Header, data: memoryview, placed: bool) -> None:
-        del data, placed
-        if not self._count(header):
-            return
-        message = decode_async_message(header)
-        if message.event in {ASYNC_LOGOUT_REQUESTED, ASYNC_RENEGOTIATE}:
-            self._begin_logout()  # a new session follows, which negotiates as well
-        elif message.event in {ASYNC_CONNECTION_DROP, ASYNC_SESSION_DROP}:
-            self._fail("the target says that it drops the connection")
-        # A SCSI event brings the sense data of a unit attention, which the next command to that LU gets as well.
-
-    def _receive_reject(self, header: Header, data: memoryview, placed: bool) -> None:
-        del placed
-        if not self._count(header):
-            return
-        if len(data) and data[0] & OPCODE_MASK == NOP_OUT:
-            self._ping_deadline = NEVER  # it answers, in its way
-        else:
-            opcode = f"{data[0] & OPCODE_MASK:#04x}" if len(data) else "?"
-            self._fail(f"the target rejects a PDU with opcode {opcode}: reason {decode_reject(header).reason:#04x}")
 
     # --- The end ---
 
     def _begin_logout(self) -> None:
-        if self._state is not State.FULL_FEATURE:
+        session = self._session
+        if self._state is not State.FULL_FEATURE or session is None:
             return
         self._state = State.LOGOUT
-        self._ping_deadline = NEVER
         self._logout_at = self._clock() + self._options.logout_timeout_s
-        self._logout_tag = self._new_tag()
-        waiting, self._waiting = self._waiting, deque()
-        request = LogoutRequest(CLOSE_SESSION, self._logout_tag, 0, self._cmd_sn, self._exp_stat_sn)
+        self._logout_tag = session.take_tag()
+        request = LogoutRequest(CLOSE_SESSION, self._logout_tag, 0, session.cmd_sn, session.exp_stat_sn)
         self._writer.send(encode_logout_request(request))
-        for task in waiting:
-            _undeliver(task, Undelivered.NOT_SENT, "logging out")
-
-    def _logout_due(self, now: float) -> None:
-        del now
-        self._fail("no answer to Logout")
-
-    def _receive_logout(self, header: Header, data: memoryview, placed: bool) -> None:
-        del data, placed
-        if header[5] != self._logout_tag or self._state is not State.LOGOUT:
-            self._fail(f"Logout Response for an unknown task tag {header[5]:#x}")
-        else:
-            self._fail("logged out")
+        session.stop_submitting("logging out")
 
     def _fail(self, reason: str, status: int | None = None, moved_to: str = "") -> None:
         """End the connection and everything that waits on it, once."""
@@ -666,20 +302,10 @@ class InitiatorConnection:
         self._state = State.OVER
         self.closing = True
         self.reason = reason
+        self._logout_at = NEVER
         self._reader.stop()
-        sent, self._tasks = self._tasks, {}
-        waiting, self._waiting = self._waiting, deque()
-        functions, self._management = self._management, {}
-        texts, self._texts = self._texts, {}
-        for task in sent.values():
-            _undeliver(task, Undelivered.LINK_LOST, reason)
-        for task in waiting:
-            _undeliver(task, Undelivered.NOT_SENT, reason)
-        for function in functions.values():
-            if function.done is not None:
-                function.done(False)
-        for target_list in texts.values():
-            target_list.fail()
+        if self._session is not None:
+            self._session.end(reason)
         self._events.append(SessionOver(reason, status, moved_to))
         logout_done, self._logout_done = self._logout_done, None
         if logout_done is not None:
@@ -690,10 +316,3 @@ class InitiatorConnection:
         if events:
             self._events = []
         return events
-
-
-def _undeliver(task: Task, why: Undelivered, detail: str) -> None:
-    task.undelivered = why
-    task.detail = detail
-    task.view = None
-    task.done(task)
