@@ -247,7 +247,6 @@ class LogicalUnit:
         """
         tasks = [task for task in self._task_set.tasks() if unwanted(task)]
         ended = [task for task in tasks if self._task_set.abort(task)]
-        self._refresh()  # before anything can come in behind the answers
         for task in ended:
             task.complete(Status.TASK_ABORTED)
         self._settle()

@@ -114,6 +114,13 @@ def test_protection_information_is_refused_because_there_is_none(opcode: int) ->
     assert answer.sense.field == (1, 5, True)
 
 
+def test_a_longer_cdb_is_checked_as_any_other() -> None:
+    host = host_of_everything()
+    assert host.send(c.read_10(0, 1, 0x20).ljust(48, b"\0")).sense.field == (1, 5, True)
+    assert host.send(c.read_10(3, 1).ljust(48, b"\0")).outcome == "GOOD"
+    assert host.send(b"\x7f".ljust(32, b"\0")).outcome == "05/20/00"
+
+
 def test_an_opcode_that_is_not_there_is_refused() -> None:
     host = host_of_everything()
     known = {row.opcode for row in COMMANDS.rows if row.available is None}

@@ -131,7 +131,9 @@ def test_a_unit_made_read_only_is_announced_and_refuses_writes(host: c.Host, uni
     assert host.send(c.write_10(0, 1), bytes(512)).outcome == "07/27/00"
 
 
-def test_remapping_a_nexus_that_is_gone_attaches_it_to_nothing(host: c.Host, unit: LogicalUnit) -> None:
+def test_remapping_a_nexus_that_is_gone_attaches_it_to_nothing(host: c.Host) -> None:
+    other = LogicalUnit(MemoryVolume(), c.NAA)
     host.leave()
-    host.port.remap(host.nexus, {c.lun(3): MappedUnit(unit)})
-    assert unit.nexuses == set()
+    host.port.remap(host.nexus, {c.lun(3): MappedUnit(other)})
+    assert other.nexuses == set()
+    assert host.nexus.attentions == {}

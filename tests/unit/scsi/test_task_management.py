@@ -5,6 +5,7 @@ from scsi.nexus import MappedUnit
 from scsi.status import TaskAttribute
 from scsi.target import TargetPort
 from scsi.task_management import Function, Response
+from scsi.volume import Buffer
 from tests.support import commands as c
 from tests.support.memory_volume import MemoryVolume
 
@@ -79,14 +80,18 @@ def test_a_waiting_task_is_aborted_without_ever_starting(host: c.Host, volume: M
     assert volume.operations() == ["read 0+1", "read 2+1"], "what waited for it does not wait any more"
     volume.release_all()
     assert behind.outcome == "GOOD"
+    assert host.send(c.TEST_UNIT_READY).outcome == "GOOD"
 
 
 def test_a_running_ordered_task_that_is_aborted_holds_up_nobody(host: c.Host, volume: MemoryVolume) -> None:
     ordered = host.send(c.read_10(0, 1), attribute=TaskAttribute.ORDERED)
     behind = host.send(c.read_10(1, 1))
     host.manage(Function.ABORT_TASK, ordered)
-    volume.release(1)
-    assert behind.outcome == "GOOD"
+    assert volume.operations() == ["read 0+1", "read 1+1"]
+    last = host.send(c.read_10(2, 1))
+    volume.release_all()
+    assert (behind.outcome, last.outcome) == ("GOOD", "GOOD")
+    assert host.send(c.read_10(3, 1)).outcome == "GOOD", "of the volume that was idle meanwhile"
 
 
 # --- Aborted writes that still run ------------------------------------------------------------------------------------
@@ -142,6 +147,33 @@ def test_one_that_waits_for_it_can_itself_be_aborted_and_is_gone_at_once(host: c
     assert waiting.outcome == "TASK ABORTED"
     volume.release_all()
     assert volume.operations() == ["write 4+1"]
+
+
+class Successor(c.FakeCommand):
+    """A command whose end makes its session deliver the next one at once."""
+
+    port = TargetPort()
+    next_cdb = b""
+    next_data = b""
+
+    def complete(
+        self, status: int, data_in: Buffer = b"", sense: bytes = b"", data_out_used: int | None = None
+    ) -> None:
+        super().complete(status, data_in, sense, data_out_used)
+        self.port.execute(c.FakeCommand(self.session, self.next_cdb, self.next_data))
+
+
+def test_what_comes_in_while_tasks_are_being_aborted_waits_too(unit: LogicalUnit, volume: MemoryVolume) -> None:
+    host = c.Host(Successor.port, unit)
+    host.send(c.write_10(4, 1), OLD)
+    waiting = Successor(host.session, c.TEST_UNIT_READY, attribute=TaskAttribute.ORDERED)
+    waiting.next_cdb, waiting.next_data = c.write_10(4, 1), NEW
+    waiting.port.execute(waiting)
+    host.manage(Function.ABORT_TASK_SET)
+    assert waiting.outcome == "TASK ABORTED"
+    assert volume.operations() == ["write 4+1"]
+    volume.release_all()
+    assert bytes(volume.data[4 * 512 : 5 * 512]) == NEW
 
 
 def test_two_aborted_writes_are_both_waited_for(host: c.Host, volume: MemoryVolume) -> None:
