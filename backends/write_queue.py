@@ -1,15 +1,16 @@
 """The writes of one device on their way to the worker threads: in batches, and overlapping ones in order.
 
 How this works: the writes of one wake-up of the event loop are gathered, then go to a thread as one batch, which does
-them in the order they came, adjacent ones with one pwritev. A batch of writes to the page cache takes a few
-microseconds a write, so one thread keeps up with many hosts; more batches, up to `MOST_BATCHES`, run beside it only
-so that a write that does block does not hold up all others. A write with FUA waits for the medium, so each is a batch
-of its own.
+them in the order they came, adjacent ones with one pwritev. Writes that come while a batch is under way are gathered
+for the next one: a write to the page cache takes a few microseconds and a change of threads takes twenty, so one
+thread and large batches keep up with many hosts where several threads only wake each other. Not before a batch has
+taken `SLOW_S` does another run beside it, so that a write that does block does not hold up all others. A write with
+FUA waits for the medium, so each is a batch of its own, beside the others.
 
 Two writes that overlap must land in the order they came, though batches run side by side: each write in flight marks
 the 64 KiB chunks that it touches, and a write that meets a marked chunk waits until the batch that marked it has
 ended (so do those behind it that touch the same chunks). Chunks are coarser than blocks: waiting without need costs
-little, and lets the writes of a sequential stream gather, which is what joins them.
+little.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from backends.scheduler import Scheduler
 from backends.workers import Workers
 from scsi.volume import Buffer, Done
 
-MOST_BATCHES = 4
+MOST_BATCHES = 4  # of plain writes, and as many writes with FUA
+SLOW_S = 0.002
 MOST_WRITES = 128  # of one batch
 MOST_JOINED_BYTES = 1 << 20
 _CHUNK_SHIFT = 16
@@ -53,12 +55,15 @@ class WriteQueue:
         self._ended = ended
         self._waiting: list[QueuedWrite] = []
         self._chunks: dict[int, int] = {}  # chunk → writes in flight that touch it
-        self._batches = 0
+        self._batches = 0  # of plain writes, in flight
+        self._fua_writes = 0  # in flight
         self._woken = False
+        self._timed = False
+        self._slow_at = 0.0  # until then the latest batch of plain writes is not slow
 
     def __bool__(self) -> bool:
         """True while any write is waiting or in flight."""
-        return bool(self._waiting or self._batches)
+        return bool(self._waiting or self._batches or self._fua_writes)
 
     def add(self, offset: int, data: Buffer, fua: bool, done: Done) -> None:
         """Queue a write; `ended` gets it, later, never before this returns."""
@@ -69,21 +74,24 @@ class WriteQueue:
 
     def _go(self) -> None:
         self._woken = False
-        if not self._waiting or self._batches >= MOST_BATCHES:
+        if not self._waiting:
             return
+        may_batch = self._may_batch()
         batch: list[QueuedWrite] = []
         stay: list[QueuedWrite] = []
         passed: set[int] = set()  # chunks of the writes that stay: nothing behind may overtake them there
         taken: set[int] = set()  # chunks of the batch being made: within it the order is kept, a write beside it waits
         for write in self._waiting:
             chunks = _chunks(write)
-            full = len(batch) >= MOST_WRITES or self._batches + bool(batch) + write.fua > MOST_BATCHES
-            busy = any(chunk in self._chunks or chunk in passed or (write.fua and chunk in taken) for chunk in chunks)
-            if full or busy:
+            full = self._fua_writes >= MOST_BATCHES if write.fua else not may_batch or len(batch) >= MOST_WRITES
+            if full or any(
+                chunk in self._chunks or chunk in passed or (write.fua and chunk in taken) for chunk in chunks
+            ):
                 stay.append(write)
                 passed.update(chunks)
             elif write.fua:
                 self._mark(chunks)
+                self._fua_writes += 1
                 self._submit([write])
             else:
                 batch.append(write)
@@ -92,18 +100,34 @@ class WriteQueue:
         for write in batch:
             self._mark(_chunks(write))
         if batch:
+            self._batches += 1
+            self._slow_at = self._scheduler.now() + SLOW_S
             self._submit(batch)
+        if stay and not self._timed:
+            self._timed = True
+            self._scheduler.call_later(SLOW_S, self._look_again)
+
+    def _may_batch(self) -> bool:
+        if not self._batches:
+            return True
+        return self._batches < MOST_BATCHES and self._scheduler.now() >= self._slow_at
+
+    def _look_again(self) -> None:
+        self._timed = False
+        self._go()
 
     def _mark(self, chunks: range) -> None:
         for chunk in chunks:
             self._chunks[chunk] = self._chunks.get(chunk, 0) + 1
 
     def _submit(self, batch: list[QueuedWrite]) -> None:
-        self._batches += 1
         self._workers.submit(lambda: write_batch(self._descriptor, batch), lambda result: self._finish(batch, result))
 
     def _finish(self, batch: list[QueuedWrite], result: Exception | None) -> None:
-        self._batches -= 1
+        if batch[0].fua:
+            self._fua_writes -= 1
+        else:
+            self._batches -= 1
         for write in batch:
             if result is not None:  # a fault of annex's own: none of them may count as done
                 write.error = result

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backends.workers import Workers
-from backends.write_queue import MOST_BATCHES, MOST_WRITES, QueuedWrite, WriteQueue, write_batch
+from backends.write_queue import MOST_BATCHES, MOST_WRITES, SLOW_S, QueuedWrite, WriteQueue, write_batch
 from tests.support.clock import VirtualScheduler
 from tests.support.workers import VirtualWorkers
 
@@ -59,7 +59,7 @@ def test_write_waits_for_an_overlapping_one_in_flight_and_others_pass(queue: Que
     queue.scheduler.run_until_idle()
     queue.add(512)
     queue.add(CHUNK)
-    queue.scheduler.run_until_idle()
+    queue.scheduler.advance(SLOW_S)
     queue.workers.run_held()
     queue.scheduler.run_until_idle()
     assert queue.batches == [[0], [CHUNK], [512]]
@@ -87,11 +87,49 @@ def test_fua_write_goes_alone_and_after_a_plain_one_of_its_chunk(queue: Queue) -
     assert os.pread(queue.descriptor, 512, 0) == b"b" * 512
 
 
+def test_writes_that_come_while_a_batch_runs_are_gathered_for_the_next(queue: Queue) -> None:
+    queue.workers.held = True
+    for at in range(5):
+        queue.add(at * CHUNK)
+        queue.scheduler.run_until_idle()
+    queue.workers.run_held()
+    queue.scheduler.run_until_idle()
+    assert [len(batch) for batch in queue.batches] == [1, 4]
+
+
+def test_slow_batch_does_not_hold_up_the_next_for_long(queue: Queue) -> None:
+    queue.workers.held = True
+    queue.add(0)
+    queue.scheduler.run_until_idle()
+    queue.add(CHUNK)
+    queue.scheduler.advance(SLOW_S / 2)
+    assert len(queue.workers._waiting) == 1
+    queue.scheduler.advance(SLOW_S / 2)
+    assert len(queue.workers._waiting) == 2
+    queue.workers.run_held()
+    queue.scheduler.run_until_idle()
+    assert len(queue.ended) == 2
+
+
+def test_fua_writes_run_side_by_side_and_hold_up_no_others(queue: Queue) -> None:
+    queue.workers.held = True
+    for at in range(MOST_BATCHES + 1):
+        queue.add(at * CHUNK, fua=True)
+        queue.scheduler.run_until_idle()
+    queue.add(10 * CHUNK)
+    queue.scheduler.run_until_idle()
+    assert len(queue.workers._waiting) == MOST_BATCHES + 1
+    queue.workers.run_held()
+    queue.scheduler.run_until_idle()
+    assert len(queue.ended) == MOST_BATCHES + 2
+    assert queue.batches[-1] == [MOST_BATCHES * CHUNK]
+
+
 def test_no_more_batches_run_at_once_than_allowed(queue: Queue) -> None:
     queue.workers.held = True
     for at in range(MOST_BATCHES + 3):
         queue.add(at * CHUNK)
-        queue.scheduler.run_until_idle()
+        queue.scheduler.advance(SLOW_S)
     queue.workers.run_held()
     queue.scheduler.run_until_idle()
     assert [len(batch) for batch in queue.batches] == [1, 1, 1, 1, 3]
