@@ -265,8 +265,10 @@ class DataCollector:
         else:
             expected_sn = transfer.unsolicited_sn
             transfer.unsolicited_sn += 1
-        if data_out.data_sn != expected_sn:
-            raise ConnectionFault(f"Data-Out with DataSN {data_out.data_sn} instead of {expected_sn}")
+        if data_out.data_sn != expected_sn and transfer.fault is None:
+            # A PDU in between is lost, as far as the numbers tell, and nothing asks for it again (7.9).
+            self._session.connection.report(f"Data-Out with DataSN {data_out.data_sn} instead of {expected_sn}")
+            transfer.fail(PROTOCOL_SERVICE_CRC_ERROR)
         if data_out.buffer_offset != transfer.received and transfer.fault is None:
             raise ConnectionFault(f"Data-Out at offset {data_out.buffer_offset} instead of {transfer.received}")
         return burst

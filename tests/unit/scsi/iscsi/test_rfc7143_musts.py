@@ -173,7 +173,7 @@ def test_m09_r2t_has_the_lun_and_tag_of_its_command() -> None:
     assert (r2t.lun, r2t.task_tag) == (lun, 7)
 
 
-@pytest.mark.parametrize("change", ["tag", "lun", "data_sn", "offset"])
+@pytest.mark.parametrize("change", ["tag", "lun", "offset"])
 def test_m09_data_that_does_not_fit_to_its_task_closes_the_connection(change: str) -> None:
     peer, (r2t,) = soliciting(512)
     how: dict[str, Any] = {"offset": 0, "data_sn": 0, "transfer_tag": r2t.transfer_tag}
@@ -186,6 +186,19 @@ def test_m09_data_that_does_not_fit_to_its_task_closes_the_connection(change: st
     assert peer.is_closed()
     assert peer.ends[0].reason is EndReason.PROTOCOL_ERROR
     assert peer.commands == []
+
+
+@pytest.mark.parametrize("numbers", [(0, 0), (1, 0), (27, 28), (0xFFFFFFFF, 0)])
+def test_m09_data_with_a_wrong_number_fails_its_write_after_the_f_bit(numbers: tuple[int, int]) -> None:
+    peer, (r2t,) = soliciting(1024)
+    tag = r2t.transfer_tag
+    assert (
+        peer.send(peer.data_out_pdu(7, b"d" * 512, offset=0, data_sn=numbers[0], transfer_tag=tag, final=False)) == []
+    )
+    (answer,) = peer.send(peer.data_out_pdu(7, b"d" * 512, offset=512, data_sn=numbers[1], transfer_tag=tag))
+    assert sense_of(answer) == BAD_CRC
+    assert peer.commands == []
+    assert not peer.is_closed()
 
 
 def test_m09_data_for_a_tag_that_was_never_given_out_is_dropped_and_bounded() -> None:
