@@ -185,8 +185,6 @@ class Acquisition:
 
     def count_handed_over(self, first_block: int, blocks: int) -> None:
         """Take note that the host got these blocks with status GOOD; with the last one missing the acquisition ends."""
-        if self.phase is not Phase.READY:
-            return
         end = first_block + blocks
         self.handed_over_blocks += self._handed_over.count(0, first_block, end)
         self._handed_over[first_block:end] = b"\1" * blocks

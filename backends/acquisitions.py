@@ -91,9 +91,9 @@ class Acquisitions:
         acquisition = self._by_host.get(host, {}).get(identifier)
         if acquisition is not None:
             return acquisition
-        for other, acquisitions in self._by_host.items():
+        for acquisitions in self._by_host.values():
             foreign = acquisitions.get(identifier)
-            if other != host and foreign is not None and sees(foreign.subject.vdev_naa):
+            if foreign is not None and sees(foreign.subject.vdev_naa):
                 raise AcquiredByAnotherHost
         raise NoSuchAcquisition
 

@@ -274,6 +274,18 @@ def test_a_way_out_while_the_fence_is_being_taken_leaves_none(array: Array, way:
     assert isinstance(array.answers[0], ScsiError)
 
 
+def test_a_way_out_while_the_fence_is_being_taken_does_not_begin_to_read_under_anothers(array: Array) -> None:
+    array.make(host=BOB)
+    read = len(array.volume.journal)
+    array.keeper.hold_answers = True
+    array.begin()
+    end_it(array)
+    array.keeper.answer_all()
+    array.scheduler.run_until_idle()
+    assert len(array.volume.journal) == read
+    assert len(array.keeper.holders[array.unit]) == 1
+
+
 def test_a_range_on_local_regions_takes_no_fence(array: Array) -> None:
     array.make(external_units=())
     assert array.keeper.journal == []
@@ -430,6 +442,7 @@ def test_the_lifetime_counts_from_acceptance(array: Array) -> None:
     array.begin(lifetime_s=10)
     array.scheduler.advance(9)
     array.keeper.answer_all()
+    assert array.acquisitions.rows(ALICE)[0].left_s == 10
     array.scheduler.advance(9)
     assert states(array) == [AcquisitionState.READY]
     array.scheduler.advance(1)
@@ -438,6 +451,7 @@ def test_the_lifetime_counts_from_acceptance(array: Array) -> None:
 
 def test_a_lifetime_that_is_over_does_not_end_the_next_one_by_the_same_id(array: Array) -> None:
     array.make(lifetime_s=10).end()
+    assert array.scheduler.next_deadline() is None
     array.make(lifetime_s=100)
     array.scheduler.advance(50)
     assert states(array) == [AcquisitionState.READY]
