@@ -138,10 +138,10 @@ class Command:
 
     def refuse_reserved(self, cdb: bytes) -> None:
         """Raise InvalidFieldInCdb with a pointer to the first bit of a CDB that is set though reserved."""
-        reserved = self.reserved.to_bytes(CDB_BYTES, "big")
-        for offset, (value, mask) in enumerate(zip(cdb, reserved, strict=False)):
-            if wrong := value & mask:
-                raise InvalidFieldInCdb(offset, wrong.bit_length() - 1, f"{self.name}: reserved bits {wrong:02X}h")
+        wrong = int.from_bytes(cdb[:CDB_BYTES], "big") & self.reserved
+        if wrong:
+            place = wrong.bit_length() - 1
+            raise InvalidFieldInCdb(CDB_BYTES - 1 - place // 8, place % 8, f"{self.name}: reserved bit in {cdb.hex()}")
 
 
 class CommandTable:

@@ -88,7 +88,8 @@ class LogicalUnit:
         # Of the objects above, for the fast path.
         self._plain = self.commands.plain
         self._running = self._task_set.running
-        self._careful = False
+        self._careful = False  # commands are to go the long way
+        self._unsettled = False  # and the task set is a reason for it
 
     def __repr__(self) -> str:
         return f"<LogicalUnit {self.naa.hex()}>"
@@ -143,7 +144,7 @@ class LogicalUnit:
             self._end_aborted(task)
             return
         task.complete(_GOOD, data_in, b"", data_out_used)
-        if self._careful:
+        if self._unsettled:
             self._task_set.ended(task)
             self._settle()
 
@@ -157,7 +158,7 @@ class LogicalUnit:
             task.complete(_CHECK_CONDITION, b"", sense, data_out_used)
         else:
             task.complete(error.status, b"", b"", data_out_used)
-        if self._careful:
+        if self._unsettled:
             self._task_set.ended(task)
             self._settle()
 
@@ -167,12 +168,14 @@ class LogicalUnit:
             self._running[task] = None
             self.fail(task, InvalidMessage(f"task attribute {task.attribute}"))
             return
-        row = self._find_row_or_none(task)  # None is refused when it starts: unit attentions and order come first
-        if self._task_set.must_wait(task, row):
-            self._task_set.waiting[task] = row
+        if self._unsettled or task.attribute > _SIMPLE:
+            row = self._find_row_or_none(task)  # None is refused when it starts: order and unit attentions come first
+            waits = self._task_set.must_wait(task, row)
+            if waits:
+                self._task_set.waiting[task] = row
             self._refresh()
-            return
-        self._refresh()
+            if waits:
+                return
         self._start(task)
 
     def _start(self, task: Task) -> None:
@@ -311,7 +314,8 @@ class LogicalUnit:
             self._refresh()
 
     def _refresh(self) -> None:
-        self._careful = self._task_set.unsettled or self.reservations.holder is not None
+        self._unsettled = self._task_set.unsettled
+        self._careful = self._unsettled or self.reservations.holder is not None
 
     # --- Nexuses ------------------------------------------------------------------------------------------------------
 
