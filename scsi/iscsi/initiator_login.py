@@ -85,6 +85,7 @@ class Stage(enum.Enum):
     METHOD = "AuthMethod offered"
     ALGORITHM = "CHAP_A offered"
     PROOF = "CHAP response sent"
+    LEAVING = "nothing left to prove"
     OPERATIONAL = "operational keys offered"
     DONE = "full feature phase"
 
@@ -145,7 +146,10 @@ class InitiatorLogin:
         try:
             self._check(response, data)
             if response.more:
-                return self._request([], transit=False, next_stage=0)
+                asked = self._asked_transit  # by the request whose answer comes in parts
+                request = self._request([], transit=False, next_stage=0)
+                self._asked_transit = asked
+                return request
             pairs = dict(decode_text(bytes(self._text)))
             self._text.clear()
             return self._step(response, pairs)
@@ -202,6 +206,8 @@ class InitiatorLogin:
                 raise LoginFailed(f"the target wants AuthMethod {method[:64]!r}")
             self.stage = Stage.ALGORITHM
             return self._request(chap.offer(), transit=False, next_stage=0)
+        if self.stage is Stage.LEAVING:
+            return self._leave_security(response)
         assert chap is not None
         if self.stage is Stage.ALGORITHM:
             answer = chap.answer(pairs)
@@ -212,11 +218,9 @@ class InitiatorLogin:
         return self._leave_security(response)
 
     def _leave_security(self, response: LoginResponse) -> tuple[LoginRequest, bytes]:
-        self.stage = Stage.PROOF
+        self.stage = Stage.LEAVING
         if not response.transit:
             return self._request([], transit=True, next_stage=OPERATIONAL_NEGOTIATION)
-        if self._chap is not None and self._options.mutual_chap is not None and not self._chap.done:
-            raise LoginFailed("the target did not prove who it is")
         self.stage = Stage.OPERATIONAL
         self._csg = OPERATIONAL_NEGOTIATION
         self._offered = dict(self._offers())
