@@ -1,0 +1,127 @@
+"""A host as the tests need it: any CDB, many commands in flight, over a real socket, without an event loop."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import Self
+
+from scsi.iscsi.initiator import InitiatorConnection
+from scsi.iscsi.initiator_options import InitiatorOptions, SessionOver, SessionReady
+from scsi.iscsi.initiator_task import Task
+from tests.support.annexd import TARGET_NAME
+
+GOOD = 0x00
+CHECK_CONDITION = 0x02
+LIMIT_S = 30.0
+UNIT_ATTENTION = 0x06
+
+
+class HostLost(Exception):
+    """The session is gone, or never came to be."""
+
+
+class Host:
+    """One session of a host with a target on 127.0.0.1, in full feature phase."""
+
+    def __init__(
+        self,
+        port: int,
+        *,
+        target: str = TARGET_NAME,
+        name: str = "iqn.2026-11.org.example:test-host",
+        isid: bytes = b"\x80\x00\x00\x00\x00\x01",
+    ) -> None:
+        options = InitiatorOptions(initiator_name=name, target_name=target, isid=isid)
+        self._over = False
+        self._ready = False
+        self._connection = InitiatorConnection(options, time.monotonic, os.urandom)
+        try:
+            self._socket = socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S)
+        except OSError as error:
+            raise HostLost(str(error)) from error
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.wait(lambda: self._ready)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def submit(
+        self, cdb: bytes, done: Callable[[Task], None], *, data_out: bytes = b"", data_in_bytes: int = 0, lun: int = 0
+    ) -> None:
+        """Send a command; `done` comes from within `pump` or `wait`."""
+        raw_lun = bytes((0, lun)) + bytes(6)
+        self._connection.submit(raw_lun, cdb, data_out, data_in_bytes, done, LIMIT_S)
+
+    def pump(self, timeout_s: float) -> None:
+        """Send what there is, and take what comes within `timeout_s`.
+
+        Raises:
+            HostLost: the session has ended.
+        """
+        try:
+            for buffer in self._connection.data_to_send():
+                self._socket.sendall(buffer)
+            if select.select([self._socket], [], [], timeout_s)[0]:
+                count = self._socket.recv_into(self._connection.receive_buffer())
+                events = self._connection.bytes_received(count) if count else self._connection.connection_lost()
+                for event in events:
+                    self._ready = self._ready or isinstance(event, SessionReady)
+                    self._over = self._over or isinstance(event, SessionOver)
+        except OSError as error:
+            self._over = True
+            raise HostLost(str(error)) from error
+        if self._over:
+            raise HostLost(self._connection.reason)
+
+    def wait(self, condition: Callable[[], bool], limit_s: float = LIMIT_S) -> None:
+        """Pump until `condition` holds.
+
+        Raises:
+            HostLost: the session has ended, or the time is over.
+        """
+        deadline = time.monotonic() + limit_s
+        while not condition():
+            if time.monotonic() > deadline:
+                raise HostLost(f"nothing within {limit_s} s")
+            self.pump(0.05)
+
+    def command(self, cdb: bytes, *, data_out: bytes = b"", data_in_bytes: int = 0, lun: int = 0) -> Task:
+        """Send a command and wait for its answer; unit attentions are passed over, as hosts do."""
+        for _ in range(8):
+            answers: list[Task] = []
+            self.submit(cdb, answers.append, data_out=data_out, data_in_bytes=data_in_bytes, lun=lun)
+            self.wait(lambda: bool(answers))  # noqa: B023 - it does not outlive this turn
+            if answers[0].status != CHECK_CONDITION or answers[0].sense[2] & 0x0F != UNIT_ATTENTION:
+                return answers[0]
+        raise HostLost("unit attentions without end")
+
+    def close(self) -> None:
+        """Close the socket, without a word."""
+        self._socket.close()
+
+
+def sense_of(task: Task) -> tuple[int, int, int]:
+    """Give sense key, ASC and ASCQ of fixed sense data; zeros where there is none."""
+    sense = task.sense.ljust(18, b"\0")
+    return sense[2] & 0x0F, sense[12], sense[13]
+
+
+def write_cdb(lba: int, blocks: int, *, fua: bool = False) -> bytes:
+    """Give the CDB of WRITE (16)."""
+    return struct.pack(">BBQIxx", 0x8A, 0x08 if fua else 0, lba, blocks)
+
+
+def read_cdb(lba: int, blocks: int) -> bytes:
+    """Give the CDB of READ (16)."""
+    return struct.pack(">BBQIxx", 0x88, 0, lba, blocks)
+
+
+SYNCHRONIZE_CACHE = struct.pack(">BBIBHB", 0x35, 0, 0, 0, 0, 0)
