@@ -24,7 +24,7 @@ class InvalidName(ValueError):
 
 
 def check_node_name(name: str) -> str:
-    """Return the name unchanged when it is a well-formed iqn., eui. or naa. name.
+    """Return a well-formed iqn., eui. or naa. name in its normal form: hexadecimal digits in lower case.
 
     Raises:
         InvalidName: longer than 223 bytes, not one of the three types, or holding a character that names can not have.
@@ -34,7 +34,7 @@ def check_node_name(name: str) -> str:
     if len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
         raise InvalidName(f"longer than {MAX_NAME_BYTES} bytes")
     if _EUI.fullmatch(name) or _NAA.fullmatch(name):
-        return name
+        return name.lower()
     if not name.startswith("iqn."):
         raise InvalidName("does not begin with iqn., eui. or naa.")
     if found := _PROHIBITED.search(name):
