@@ -20,6 +20,7 @@ from scsi.errors import (
     AcquiredByAnotherHost,
     AcquisitionIdInUse,
     AcquisitionLimitReached,
+    Busy,
     InvalidFieldInCdb,
     NoSuchAcquisition,
 )
@@ -59,6 +60,7 @@ class Acquisitions:
         self._keeper = keeper
         self._by_host: dict[str, dict[int, Acquisition]] = {}
         self._releasing = 0  # ended, with a fence that the array has not yet answered for
+        self._closed = False
         self._closing: Callable[[], None] | None = None
 
     def begin(self, subject: Subject, answer: AcceptedOrReady) -> None:
@@ -67,7 +69,10 @@ class Acquisitions:
         Raises:
             AcquisitionIdInUse: this host has one by that id.
             AcquisitionLimitReached: too many blocks, or this host or all hosts together hold too much.
+            Busy: the daemon is stopping.
         """
+        if self._closed:
+            raise Busy
         mine = self._by_host.get(subject.host, {})
         if subject.identifier in mine:
             raise AcquisitionIdInUse
@@ -131,6 +136,7 @@ class Acquisitions:
 
     def close(self, done: Callable[[], None]) -> None:
         """End everything, for the daemon's stop; `done` when no fence of an acquisition is held any more."""
+        self._closed = True
         self._closing = done
         self._releasing += 1  # so that `done` is not called between two of them
         for acquisition in self.all():

@@ -11,7 +11,7 @@ from pyscsi.pyscsi.scsi_enum_command import spc
 
 from config.host.errors import Refused, WrongData
 from config.host.refusals import refusal, sense_of
-from config.host.scsi_device import CHECK_CONDITION, ArrayCommand, CommandFailed, ScsiDevice
+from config.host.scsi_device import CHECK_CONDITION, COMMAND_TIMEOUT_S, ArrayCommand, CommandFailed, ScsiDevice
 from scsi import array_commands as codec
 from scsi.array_commands import (
     AcquisitionRow,
@@ -68,10 +68,17 @@ class Array:
         """Fetch acquired data; the array may send less than asked for, in whole blocks."""
         return self._array_in(ArrayInCdb(ArrayIn.TRANSFER_ACQUIRED_DATA, identifier, first_block), most_bytes)
 
-    def order(self, action: ArrayOut, identifier: int = 0, flags: int = 0, parameters: bytes = b"") -> None:
-        """Send ARRAY OUT."""
+    def order(
+        self,
+        action: ArrayOut,
+        identifier: int = 0,
+        flags: int = 0,
+        parameters: bytes = b"",
+        timeout_s: float = COMMAND_TIMEOUT_S,
+    ) -> None:
+        """Send ARRAY OUT, and wait for its end."""
         cdb = codec.encode_array_out(ArrayOutCdb(action, identifier, flags, len(parameters)))
-        self._execute(lambda: ArrayCommand(cdb, data_out=parameters))
+        self._execute(lambda: ArrayCommand(cdb, data_out=parameters, timeout_s=timeout_s))
 
     def own_naa(self) -> bytes:
         """Give the NAA id of the addressed logical unit, from its device identification page.

@@ -23,11 +23,9 @@ from pyscsi.pyscsi.scsi_enum_command import spc
 
 from config.host.address import IscsiAddress
 from config.host.errors import Unreachable
-from config.host.scsi_device import CHECK_CONDITION, GOOD, CommandFailed
+from config.host.scsi_device import CHECK_CONDITION, COMMAND_TIMEOUT_S, GOOD, CommandFailed
 
 LOGIN_TIMEOUT_S = 15
-# A write of a pair is answered within 15 s; CREATE and DELETE wait for the array's fence too.
-COMMAND_TIMEOUT_S = 60
 LOGOUT_TIMEOUT_S = 5
 
 # libiscsi's own codes for a callback stand above every SCSI status.
@@ -164,7 +162,8 @@ class IscsiDevice(ISCSIDevice):  # type: ignore[misc]  # PyScsi has no types
         def send(context: int, callback: object, private: None) -> int:
             return int(library.iscsi_scsi_command_async(context, self._address.lun, task, callback, None, private))
 
-        status = self._run("command", COMMAND_TIMEOUT_S, send)
+        timeout_s = getattr(command, "timeout_s", COMMAND_TIMEOUT_S)  # PyScsi's own commands have none
+        status = self._run("command", timeout_s, send)
         # Not in a `finally`: after a time-out the task is still libiscsi's, and goes with the context.
         try:
             if status != GOOD:
@@ -180,7 +179,7 @@ class IscsiDevice(ISCSIDevice):  # type: ignore[misc]  # PyScsi has no types
         library.iscsi_set_session_type(context, _SESSION_NORMAL)
         library.iscsi_set_header_digest(context, _DIGEST_NONE_OR_CRC32C)
         library.iscsi_set_noautoreconnect(context, 1)  # what a command did before a reconnect can not be told after it
-        library.iscsi_set_timeout(context, COMMAND_TIMEOUT_S)
+        library.iscsi_set_timeout(context, 0)  # `_run` keeps the time
         if address.user:
             library.iscsi_set_initiator_username_pwd(context, address.user.encode(), address.secret.encode())
         portal = address.portal.encode()

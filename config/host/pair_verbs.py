@@ -7,6 +7,7 @@ from rich.live import Live
 from config.host.array import Array
 from config.host.errors import HostToolError, Refused, Usage
 from config.host.presentation import Answer, describe_pairs, pair_document
+from config.host.scsi_device import COMMAND_TIMEOUT_S
 from config.host.verbs import POLL_INTERVAL_S, Run, resolve_naa
 from scsi.array_commands import (
     IMMEDIATE,
@@ -23,6 +24,7 @@ from scsi.array_commands import (
 )
 
 MOST_PACE_MIB_S = 0xFFFF
+VERIFY_TIMEOUT_S = 7 * 24 * 3600.0
 
 
 def create(run: Run) -> Answer:
@@ -59,8 +61,10 @@ def takeover(run: Run) -> Answer:
 
 
 def verify(run: Run) -> Answer:
-    """`annexhost pair verify`."""
-    return _order(run, ArrayOut.PAIR_VERIFY, IMMEDIATE if run.options.immediate else 0)
+    """`annexhost pair verify`; everything is read on both sides, so it takes its time."""
+    if run.options.immediate:
+        return _order(run, ArrayOut.PAIR_VERIFY, IMMEDIATE)
+    return _order(run, ArrayOut.PAIR_VERIFY, timeout_s=VERIFY_TIMEOUT_S)
 
 
 def delete(run: Run) -> Answer:
@@ -84,9 +88,9 @@ def display(run: Run) -> Answer | None:
                 run.sleep(1.0)
 
 
-def _order(run: Run, action: ArrayOut, flags: int = 0) -> Answer:
+def _order(run: Run, action: ArrayOut, flags: int = 0, timeout_s: float = COMMAND_TIMEOUT_S) -> Answer:
     with run.array() as array:
-        array.order(action, run.options.pair, flags)
+        array.order(action, run.options.pair, flags, timeout_s=timeout_s)
         return _after(run, array)
 
 

@@ -13,6 +13,9 @@ from pyscsi.pyscsi.scsi_opcode import OpCode
 
 from scsi.array_commands import ARRAY_IN, ARRAY_OUT, CDB_BYTES, ArrayIn, ArrayOut
 
+# A write of a pair is answered within 15 s; CREATE and DELETE wait for the array's fence too.
+COMMAND_TIMEOUT_S = 60.0
+
 GOOD = 0x00
 CHECK_CONDITION = 0x02
 BUSY = 0x08
@@ -51,7 +54,9 @@ class ScsiDevice(Protocol):
 class ArrayCommand(SCSICommand):  # type: ignore[misc]  # PyScsi has no types
     """ARRAY IN or ARRAY OUT for PyScsi's devices."""
 
-    def __init__(self, cdb: bytes, data_out: bytes = b"", data_in_bytes: int = 0) -> None:
+    def __init__(
+        self, cdb: bytes, data_out: bytes = b"", data_in_bytes: int = 0, timeout_s: float = COMMAND_TIMEOUT_S
+    ) -> None:
         """Make it from the whole CDB.
 
         PyScsi's own constructor is passed over: it asks `SCSICommand.init_cdb` for a CDB, by that class's name, and
@@ -60,6 +65,7 @@ class ArrayCommand(SCSICommand):  # type: ignore[misc]  # PyScsi has no types
         self.opcode = OPCODES[cdb[0]]
         self.cdb = self.init_cdb(self.opcode)
         self.cdb[:] = cdb
+        self.timeout_s = timeout_s
         self.dataout = bytearray(data_out)
         self.datain = bytearray(data_in_bytes)
         self.result: dict[str, object] = {}

@@ -19,6 +19,7 @@ from scsi.errors import (
     AcquisitionFenceRefused,
     AcquisitionIdInUse,
     AcquisitionLimitReached,
+    Busy,
     InvalidFieldInCdb,
     NoSuchAcquisition,
     ScsiError,
@@ -373,6 +374,13 @@ def test_the_daemons_stop_waits_for_every_release(array: Array) -> None:
     array.keeper.answer_all()
     assert closed == [True]
     assert array.keeper.is_free()
+
+
+def test_none_begins_any_more_once_the_daemon_stops(array: Array) -> None:
+    array.acquisitions.close(lambda: None)
+    with pytest.raises(Busy):
+        array.begin()
+    assert array.keeper.journal == []
 
 
 def test_the_daemons_stop_without_acquisitions_is_at_once(array: Array) -> None:
