@@ -291,7 +291,7 @@ class TargetPeer:
     def submit(
         self,
         cdb: bytes = bytes(6),
-        data_out: bytes = b"",
+        data_out: bytes | bytearray = b"",
         data_in_bytes: int = 0,
         *,
         timeout_s: float = 10.0,
