@@ -131,8 +131,8 @@ def pair_document(row: PairRow) -> Document:
 
 
 def describe_pairs(rows: Sequence[PairRow]) -> Answer:
-    """Show pairs."""
-    table = _table(["pair", "state", "in sync", "out of sync", "fence level", "primary", "secondary", "label", "notes"])
+    """Show pairs; the ids of the two stand one above the other, so that 80 columns are enough."""
+    table = _table(["pair", "state", "in sync", "blocks out", "level", "primary\nsecondary", "label", "notes"])
     for row in rows:
         table.add_row(
             str(row.number),
@@ -140,8 +140,7 @@ def describe_pairs(rows: Sequence[PairRow]) -> Answer:
             f"{row.in_sync_percent} %",
             str(row.out_of_sync_blocks),
             FenceLevel(row.fence_level).name.lower(),
-            row.primary_naa.hex(),
-            row.secondary_naa.hex(),
+            f"{row.primary_naa.hex()}\n{row.secondary_naa.hex()}",
             printable(row.label),
             ", ".join(_words(row.flags, PAIR_FLAG_WORDS)),
         )
