@@ -130,6 +130,7 @@ def arrays(tmp_path: Path) -> Iterator[Arrays]:
         with Annexd(tmp_path, ("--local", local), ("--array", url)) as annexd:
             yield Arrays(annexd, tgt, local, old, second_host)
         second_host.device.close()
+        tgt.kill()  # it would take seconds to end by itself, and nobody needs its files any more
 
 
 @contextlib.contextmanager
