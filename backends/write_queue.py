@@ -121,7 +121,9 @@ class WriteQueue:
             self._chunks[chunk] = self._chunks.get(chunk, 0) + 1
 
     def _submit(self, batch: list[QueuedWrite]) -> None:
-        self._workers.submit(lambda: write_batch(self._descriptor, batch), lambda result: self._finish(batch, result))
+        self._workers.submit_now(
+            lambda: write_batch(self._descriptor, batch), lambda result: self._finish(batch, result)
+        )
 
     def _finish(self, batch: list[QueuedWrite], result: Exception | None) -> None:
         if batch[0].fua:

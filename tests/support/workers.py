@@ -37,6 +37,9 @@ class VirtualWorkers(Workers):
         else:
             self._scheduler.call_soon(job)
 
+    def submit_now(self, function: Callable[[], T], done: Callable[[T | Exception], None]) -> None:
+        self.submit(function, done)
+
     def run_held(self) -> None:
         """Let the jobs that waited run, on the scheduler's next turn."""
         self.held = False
