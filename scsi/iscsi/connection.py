@@ -146,11 +146,12 @@ class Connection:
 
     def data_to_send(self) -> list[Buffer]:
         """Return what has to be sent now, ready for `writelines`."""
-        out = self.writer.drain()
         session = self.session
         if session is not None and session.connection is self:
+            # First, so that the R2Ts of commands that go on by it are in what is returned.
+            self.writer.announced = True
             session.line.answers_taken()
-        return out
+        return self.writer.drain()
 
     def next_deadline(self) -> float | None:
         """Return when to call `on_timer`, or None when there is nothing to wait for."""
