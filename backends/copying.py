@@ -78,7 +78,11 @@ class WalkEnd:
 
 
 class Walk:
-    """One walk over a pair; a subclass says where it goes and what it does there."""
+    """One walk over a pair; a subclass says where it goes and what it does there.
+
+    Attributes:
+        rewrite: a copy writes blocks on the source again too, since a flush of it failed.
+    """
 
     def __init__(
         self, mirror: Mirror, scheduler: Scheduler, limits: WalkLimits, ended: Callable[[WalkEnd], None]
@@ -87,6 +91,7 @@ class Walk:
         self.source = mirror.current
         self.target = 1 - mirror.current
         self.end = WalkEnd()
+        self.rewrite = False
         self.bad = DirtyMap(mirror.dirty.blocks, mirror.dirty.block_bytes)
         self.chunk_blocks = _chunk_blocks(mirror, limits.chunk_bytes)
         self._limits = limits
@@ -283,14 +288,22 @@ class Copy(Walk):
         def was_read(result: Buffer | VolumeError) -> None:
             if isinstance(result, VolumeError):
                 chunk.failed(self.source, result, bit_blocks)
+            elif self.rewrite:
+                mirror.legs[self.source].write(lba, result, False, partial(was_rewritten, result))
             else:
                 mirror.legs[self.target].write(lba, result, False, was_written)
+
+        def was_rewritten(data: Buffer, error: VolumeError | None) -> None:
+            if error is not None:
+                chunk.failed(self.source, error, bit_blocks)
+            else:
+                mirror.legs[self.target].write(lba, data, False, was_written)
 
         def was_written(error: VolumeError | None) -> None:
             if error is not None:
                 chunk.failed(self.target, error, bit_blocks)
-                return
-            self._copied(chunk)
+            else:
+                self._copied(chunk)
 
         mirror.legs[self.source].read(lba, blocks, was_read)
 

@@ -35,7 +35,7 @@ class Faults(Protocol):
         """Tell whether the leg's part of the write waits to be sent again, instead of having failed."""
 
     def ended(self, write: MirroredWrite) -> None:
-        """Answer a write that did not simply succeed; it has left the order already."""
+        """Answer a write that did not simply succeed."""
 
     def straggled(self, leg: int) -> None:
         """A leg answered a write that no longer waited for it."""
@@ -245,8 +245,9 @@ class Mirror:
             self.order.leave(write)
             write.done(None)
         else:
-            self.leave(write)
+            # Answered before anybody who waits for it is let go: a change of state must not come in between.
             self.faults.ended(write)
+            self.leave(write)
 
     def read(self, leg: int, lba: int, blocks: int, done: ReadDone) -> None:
         """Read through the LU of `leg`."""

@@ -1,7 +1,8 @@
 """Flushing a pair: GOOD only when both legs have, and a failed flush is never forgotten by a later one (I8).
 
-A leg whose flush fails may have lost any write since its last good flush, so it leaves the mirror with all extents
-dirty that are not known to be stable; while no copy has made up for it, a flush that has to rely on it fails.
+A leg whose flush fails may have lost any write since its last good flush, though it may still show it to readers. So
+it leaves the mirror with all extents dirty that are not known to be stable. Until a copy has written those again, on
+the failed leg too if it is the source, a flush that has to rely on that leg fails; a restart does not change that.
 """
 
 from __future__ import annotations
@@ -20,20 +21,22 @@ class FlushKeeper(Protocol):
 
     @property
     def fence_level(self) -> FenceLevel: ...
+    @property
+    def failed_flushes(self) -> int:
+        """Bit set of legs with a failed flush that no copy has made up for."""
+
+    def flush_failed(self, leg: int, error: VolumeError) -> None:
+        """A leg may have lost whatever it had not made stable."""
+
     def leg_lost(self, leg: int, error: VolumeError) -> None: ...
     def leg_away(self, leg: int, error: VolumeError) -> None: ...
     def has_path(self, leg: int) -> bool: ...
 
 
 class Flushes:
-    """The flushes of one mirror.
-
-    Attributes:
-        failed: by leg, the flush error that no copy has made up for.
-    """
+    """The flushes of one mirror."""
 
     def __init__(self, mirror: Mirror, keeper: FlushKeeper, arm: Callable[[], None]) -> None:
-        self.failed: list[VolumeError | None] = [None, None]
         self.mirror = mirror
         self.keeper = keeper
         self.arm = arm
@@ -52,14 +55,13 @@ class Flushes:
         BothFlush(self, done, for_host=False).retry()
 
     def _flush_one(self, leg: int, done: Done) -> None:
-        failed = self.failed[leg]
-        if failed is not None:
-            done(failed)
+        if self.keeper.failed_flushes & (1 << leg):
+            done(_FAILED_BEFORE)
             return
 
         def flushed(error: VolumeError | None) -> None:
             if error is not None and error.fault not in PATH_FAULTS:
-                self.failed[leg] = error
+                self.keeper.flush_failed(leg, error)
             done(error)
 
         self.mirror.legs[leg].flush(flushed)
@@ -90,9 +92,8 @@ class BothFlush:
             else:
                 self._done(_DEGRADED)
             return
-        failed = self._flushes.failed[0] or self._flushes.failed[1]
-        if failed is not None:
-            self._done(failed)
+        if self._for_host and self._flushes.keeper.failed_flushes:
+            self._done(_FAILED_BEFORE)
             return
         if mirror.lapsed:
             self._wait()
@@ -135,21 +136,20 @@ class BothFlush:
         mirror, flushes = self._mirror, self._flushes
         away = [leg for leg in (0, 1) if self._is_path_fault(leg)]
         lost = [leg for leg in (0, 1) if self._errors[leg] is not None and leg not in away]
-        for leg in lost:
-            flushes.failed[leg] = self._errors[leg]
-        if len(lost) == 2:
-            self._lose(1 - mirror.current)
-            self._done(self._errors[mirror.current])
-        elif lost:
-            self._lose(lost[0])
-            self._answer_degraded(lost[0])
+        if lost:
+            if mirror.mirrored:
+                leg = lost[0] if len(lost) == 1 else 1 - mirror.current
+                flushes.keeper.leg_lost(leg, self._error(leg))
+            for leg in lost:
+                flushes.keeper.flush_failed(leg, self._error(leg))
+            self._answer_degraded(lost)
         elif away:
             for leg in away:
                 flushes.keeper.leg_away(leg, self._error(leg))
             self._wait()
         else:
             mirror.flushed = max(mirror.flushed, self._mark)
-            mirror.unflushed.clear()
+            mirror.unflushed = {at for at in mirror.unflushed if mirror.log.open.get(at, 0) > self._mark}
             self._done(None)
 
     def _is_path_fault(self, leg: int) -> bool:
@@ -161,21 +161,15 @@ class BothFlush:
         assert error is not None
         return error
 
-    def _lose(self, leg: int) -> None:
-        mirror = self._mirror
-        if not mirror.mirrored:
-            return
-        self._flushes.keeper.leg_lost(leg, self._error(leg))
-        mirror.mark_unflushed()
-
-    def _answer_degraded(self, lost: int) -> None:
-        mirror = self._mirror
-        if not self._for_host or mirror.current == lost:
-            self._done(self._errors[lost])
+    def _answer_degraded(self, lost: list[int]) -> None:
+        current = self._mirror.current
+        if not self._for_host or current in lost:
+            self._done(self._errors[current] or self._errors[lost[0]])
         elif self._flushes.keeper.fence_level is FenceLevel.DATA:
-            self._done(VolumeError(Fault.NOT_MIRRORED, str(self._errors[lost])))
+            self._done(VolumeError(Fault.NOT_MIRRORED, str(self._errors[lost[0]])))
         else:
             self.retry()  # held until the state PSUE is stable, then the good leg alone answers
 
 
+_FAILED_BEFORE = VolumeError(Fault.HARDWARE, "a flush failed, and what it may have lost was not copied again yet")
 _DEGRADED = VolumeError(Fault.BLOCKED, "the pair is not mirrored now")

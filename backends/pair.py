@@ -216,7 +216,7 @@ class Pair:
             return
         if leg != self.record.current:
             event = PairEvent.OTHER_LEG_LOST
-        elif self.in_sync():
+        elif self.in_sync() and not self.mirror.lapsed & (2 >> leg):
             event = PairEvent.CURRENT_LEG_LOST
         else:
             event = PairEvent.SOURCE_LEG_LOST
@@ -238,6 +238,16 @@ class Pair:
     def _suspended(self, error: Exception | None) -> None:
         if error is not None:
             self.faults.state_stable(error)
+
+    @property
+    def failed_flushes(self) -> int:
+        return self.record.failed_flushes
+
+    def flush_failed(self, leg: int, error: VolumeError) -> None:
+        self.last_error = f"a flush of the leg of {self.record.naas[leg]} failed: {error}"
+        _log.error("pair %d: %s", self.number, self.last_error)
+        self.mirror.mark_unflushed()
+        self.change(failed_flushes=self.record.failed_flushes | (1 << leg))
 
     def leg_away(self, leg: int, error: VolumeError) -> None:
         self.last_error = f"the leg of {self.record.naas[leg]} is away: {error}"
@@ -294,8 +304,7 @@ class Pair:
         return (device.blocks, device.block_bytes) == (self.record.blocks, self.record.block_bytes)
 
     def forget_failed_flushes(self) -> None:
-        """A copy is going to make up for whatever failed flushes have lost."""
-        self.flushes.failed = [None, None]
+        """A copy is going to write again whatever failed flushes have lost."""
         for unit in self.units:
             if unit is not None:
                 unit.virtual_device.forget_failed_flush()

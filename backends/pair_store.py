@@ -38,6 +38,7 @@ class PairRecord:
         current: leg that the primary's host reads, and the source of a copy.
         secondary_writable: SPLIT asked for it.
         unverified: a fence lapsed, and the legs were not compared since (I10).
+        failed_flushes: bit set of legs with a failed flush that no copy has made up for (I8).
         secondary_old: the secondary was taken over without the latest writes.
     """
 
@@ -55,6 +56,7 @@ class PairRecord:
     secondary_writable: bool = False
     unverified: bool = False
     secondary_old: bool = False
+    failed_flushes: int = 0
 
     def encode(self) -> dict[str, Any]:
         return asdict(self)

@@ -109,6 +109,7 @@ class Synchronizer:
             return
         self._compare_again = False
         self._walk = kind(self._pair.mirror, self._scheduler, self._limits, self._ended)
+        self._walk.rewrite = bool(record.failed_flushes & (1 << record.current))
         self._walk.start()
 
     def _ready(self) -> bool:
@@ -181,9 +182,10 @@ class Synchronizer:
         step = pair_states.event_step(pair.state, PairEvent.COPIED)
         assert step is not None
         if pair.record.unverified and not self._compared:
-            pair.change(hold=False, state=step.state)
+            pair.change(hold=False, state=step.state, failed_flushes=0)
         else:
-            pair.change(hold=False, state=step.state, unverified=False, current=pair.record.primary)
+            primary = pair.record.primary
+            pair.change(hold=False, state=step.state, failed_flushes=0, unverified=False, current=primary)
         self.advance()
 
     # --- Comparisons ---

@@ -1,0 +1,47 @@
+"""Hundreds of short lives of a pair; each must keep I1–I8. A seed that failed once is a test of its own below."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from tests.support.pair_simulation import Simulation
+
+SEEDS = 400
+BATCH = 25
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    logging.getLogger("backends").setLevel(logging.CRITICAL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(0, SEEDS, BATCH))
+def test_no_life_of_a_pair_breaks_a_promise(first: int) -> None:
+    for seed in range(first, first + BATCH):
+        Simulation(seed).run()
+
+
+def test_a_seed_replays_the_same_life() -> None:
+    stories = []
+    for _ in range(2):
+        life = Simulation(7)
+        life.run()
+        stories.append(life.story)
+    assert stories[0] == stories[1]
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(61, id="a current leg whose array lost its cache is left for the leg that kept it"),
+        pytest.param(120, id="a flush that failed is remembered over a restart"),
+        pytest.param(148, id="a write is answered before the takeover that waits for it"),
+        pytest.param(165, id="a leg whose fence lapsed does not become current"),
+        pytest.param(1230, id="a reverse resync after a split in COPY leads with what was copied"),
+    ],
+)
+def test_a_life_that_once_broke_a_promise_keeps_it(seed: int) -> None:
+    Simulation(seed).run()

@@ -1,0 +1,520 @@
+"""One seeded life of a pair: hosts write, disks and links fail, the daemon dies and comes back, a journal is kept.
+
+The state machine, the data path, the marks and the stores are the real ones; disks, the link, the fence, the worker
+threads and the clock are simulated. The same seed gives the same life. `Simulation.run` raises `Violation` with the
+invariant that broke (I1 …).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from backends.pair import Pair, PairOptions
+from backends.pair_states import MIRRORED
+from backends.pair_store import PairRecord
+from scsi.array_commands import ArrayOut, FenceLevel, PairState
+from scsi.errors import ScsiError
+from scsi.volume import Buffer, Fault, VolumeError
+from tests.support.block_model import FOREIGN, BlockModel, Write, data_of
+from tests.support.clock import VirtualScheduler
+from tests.support.pair_world import FakeLogicalUnit, FakePresentedUnit, FakeUnit, PairWorld, naa_of
+from tests.support.sim_leg import SimLeg
+from tests.support.stable_memory import Crash
+from tests.support.workers import VirtualWorkers
+
+BLOCK_BYTES = 4096
+BLOCKS = 1200  # an extent and a part of a second
+HOT_BLOCKS = 40
+ANSWER_S = 15.0
+
+T = TypeVar("T")
+
+
+class Violation(AssertionError):
+    """An invariant does not hold."""
+
+
+class SimWorkers(VirtualWorkers):
+    """Threads that take a random time, and can be cut off in the middle of a job."""
+
+    def __init__(self, scheduler: VirtualScheduler, rng: random.Random) -> None:
+        super().__init__(scheduler)
+        self._rng = rng
+        self._jobs: dict[int, Callable[[], Any]] = {}
+        self._number = 0
+
+    def submit(self, function: Callable[[], T], done: Callable[[T | Exception], None]) -> None:
+        self._number += 1
+        number = self._number
+        self._jobs[number] = function
+
+        def run() -> None:
+            if self._jobs.pop(number, None) is None:
+                return
+            result: T | Exception
+            try:
+                result = function()
+            except Exception as error:  # noqa: BLE001 - as Workers does
+                result = error
+            done(result)
+
+        self._scheduler.call_later(self._rng.choice((0.0001, 0.002, 0.01)), run)
+
+    def cut_off(self, world: PairWorld) -> None:
+        """The daemon dies: jobs get as far as chance has it."""
+        jobs, self._jobs = list(self._jobs.values()), {}
+        for job in jobs:
+            world.directory.stop_at = world.directory.steps + self._rng.randint(1, 6)
+            with contextlib.suppress(Crash):
+                job()
+        world.directory.stop_at = None
+
+
+class SimWorld(PairWorld):
+    """A `PairWorld` on simulated legs: a local primary and an external secondary, or the other way round."""
+
+    def __init__(self, rng: random.Random, *, external_leg: int) -> None:
+        self.rng = rng
+        self.legs: list[SimLeg] = []
+        super().__init__(options=PairOptions(most_open_extents=1, extent_idle_s=3))
+        self.workers = SimWorkers(self.scheduler, rng)
+        self.book = self.open_book()
+        self.external = FakeUnit("array")
+        for leg in (0, 1):
+            naa = naa_of(leg + 1)
+            units = [self.external] if leg == external_leg else []
+            device = SimLeg(
+                leg + 1, naa, units, rng, blocks=BLOCKS, block_bytes=BLOCK_BYTES, write_cache=rng.random() < 0.7
+            )
+            device.scheduler = self.scheduler
+            unit = FakePresentedUnit(FakeLogicalUnit(naa, device), device)
+            self.units.by_naa[naa] = unit
+            self.map(self.asker, unit)
+            self.legs.append(device)
+
+    def open_book(self) -> Any:
+        self.workers = SimWorkers(self.scheduler, self.rng)
+        for leg in self.legs:
+            leg.scheduler = self.scheduler
+        return super().open_book()
+
+
+class Simulation:
+    """One life, from one seed."""
+
+    def __init__(self, seed: int, steps: int = 60) -> None:
+        self.seed = seed
+        self.rng = random.Random(seed)
+        self.steps = steps
+        self.external_leg = self.rng.choice((1, 1, 1, 0))
+        self.world = SimWorld(self.rng, external_leg=self.external_leg)
+        shared = BlockModel(BLOCKS, BLOCK_BYTES)
+        self.contents = [shared, shared]  # of the legs; one object while the pair is mirrored
+        self.foreign: set[int] = set()
+        self.history: list[tuple[PairRecord, list[BlockModel]]] = []
+        self.story: list[str] = []
+        self.life = 0  # of the daemon
+        self.version = 0
+        self.unanswered: dict[int, float] = {}
+        self.in_flight: dict[int, list[Write]] = {0: [], 1: []}
+        self.hot = [self.rng.randrange(BLOCKS - 8) for _ in range(6)]
+        self.level = self.rng.choice(tuple(FenceLevel))
+
+    # --- The run ---
+
+    def run(self) -> None:
+        """Live, then heal, then compare."""
+        self._create()
+        actions = self._actions()
+        for _ in range(self.steps):
+            (action,) = self.rng.choices([a for a, _ in actions], [w for _, w in actions])
+            action()
+            self._let_time_pass()
+        self._heal()
+
+    def _actions(self) -> list[tuple[Callable[[], None], float]]:
+        rng = self.rng
+        mood = rng.choice(("calm", "disks", "link", "crashes", "commands", "all"))
+
+        def weight(*moods: str) -> float:
+            return 1.0 if mood in moods or mood == "all" else 0.05
+
+        return [
+            (self._write_some, 12.0),
+            (self._read_some, 5.0),
+            (self._flush, 2.0),
+            (self._disk_fault, weight("disks")),
+            (self._slow_leg, weight("disks", "link") * 0.5),
+            (self._lose_link, weight("link")),
+            (self._third_party_reset, weight("link") * 0.5),
+            (self._kill, weight("crashes")),
+            (self._power_cut, weight("crashes") * 0.5),
+            (self._command, weight("commands") * 2),
+            (self._state_disk_fault, weight("disks") * 0.3),
+        ]
+
+    def _let_time_pass(self) -> None:
+        self.world.scheduler.advance(self.rng.choice((0.0, 0.001, 0.01, 0.1, 0.5, 2.0)))
+        now = self.world.scheduler.now()
+        for issued in self.unanswered.values():
+            if now - issued > ANSWER_S and self._pair_mirrored():
+                raise self._violation(f"a write waits for {now - issued:.1f} s")
+
+    @property
+    def pair(self) -> Pair:
+        return self.world.book.pairs()[0]
+
+    def _pair_mirrored(self) -> bool:
+        return self.pair.state in MIRRORED
+
+    def _note(self, text: str) -> None:
+        self.story.append(f"{self.world.scheduler.now():9.3f} {text}")
+
+    def _violation(self, text: str) -> Violation:
+        tail = "\n".join(self.story[-60:])
+        return Violation(f"seed {self.seed}: {text}\n{tail}")
+
+    # --- Hosts ---
+
+    def _create(self) -> None:
+        units = list(self.world.units.units())
+        answers = self.world.begin_create(units[0], units[1], level=self.level, nocopy=self.rng.random() < 0.5)
+        self.world.ended(answers)
+        self._watch()
+        self._note(f"created, level {self.level.name}, external leg {self.external_leg}, {answers}")
+        if self.rng.random() < 0.7:
+            self.world.wait_state(self.pair, PairState.PAIR)
+
+    def _unit(self, leg: int) -> FakePresentedUnit:
+        return self.world.units.by_naa[naa_of(leg + 1)]
+
+    def _write_some(self) -> None:
+        for _ in range(self.rng.choice((1, 1, 3, 8))):
+            leg = self.pair.record.primary
+            if self.rng.random() < 0.15:
+                leg = 1 - leg
+            self._write(leg)
+
+    def _write(self, leg: int) -> None:
+        rng = self.rng
+        lba = rng.choice(self.hot) + rng.randint(0, 4) if rng.random() < 0.9 else rng.randrange(BLOCKS - 16)
+        blocks = rng.choice((1, 1, 2, 4))
+        blocks = min(blocks, BLOCKS - lba)
+        self.version += 1
+        scheduler = self.world.scheduler
+        write = Write(self.version, lba, blocks, scheduler.now())
+        pair = self.pair
+        model = self._model(leg)
+        model.issue(write)
+        self.in_flight[leg].append(write)
+        self.unanswered[write.version] = write.issued
+        life = self.life
+        fua = rng.random() < 0.2
+        self._note(f"write v{write.version} {lba}+{blocks} through leg {leg}")
+
+        def done(error: VolumeError | None) -> None:
+            if life != self.life:
+                raise self._violation(f"v{write.version} was answered by a daemon that is dead")
+            if write.version not in self.unanswered:
+                raise self._violation(f"v{write.version} was answered twice")
+            del self.unanswered[write.version]
+            self.in_flight[leg].remove(write)
+            write.end = self.world.scheduler.now()
+            self._note(f"  v{write.version} {'GOOD' if error is None else error}")
+            if error is not None:
+                self._model(leg).failed(write)
+            else:
+                self._check_acknowledged(pair, leg)
+                self._model(leg).issue(write)
+                self._model(leg).acknowledge(write)
+                if fua:
+                    self._model(leg).flushed_write(write)
+
+        self._unit(leg).logical_unit.volume.write(lba, data_of(write, BLOCK_BYTES), fua, done)
+
+    def _check_acknowledged(self, pair: Pair, leg: int) -> None:
+        record = pair.record
+        if leg != record.primary and not (
+            record.state is PairState.SSWS or (record.state is PairState.PSUS and record.secondary_writable)
+        ):
+            raise self._violation("a write through a secondary that is not writable was acknowledged")
+        if record.state in MIRRORED and self.world.fences.lapsed and pair.mirror.mirrored:
+            raise self._violation("I6: acknowledged without a verified fence")
+
+    def _model(self, leg: int) -> BlockModel:
+        """What the LU of a leg shows."""
+        record = self.pair.record
+        return self.contents[record.current if leg == record.primary else leg]
+
+    def _watch(self) -> None:
+        """Follow the pair's changes of state."""
+        pair = self.pair
+        self.history.append((pair.record, list(self.contents)))
+        change = pair.change
+
+        def watched(*arguments: Any, **changes: Any) -> None:
+            before = pair.record
+            change(*arguments, **changes)
+            self._changed(before, pair.record)
+
+        pair.change = watched  # type: ignore[method-assign]  # the simplest way to look over its shoulder
+
+    def _changed(self, before: PairRecord, after: PairRecord) -> None:
+        was, now = before.state in MIRRORED, after.state in MIRRORED
+        other = 1 - after.current
+        if now and not was:
+            self.contents = [self.contents[after.current]] * 2
+        elif was and not now:
+            whole = before.state is PairState.PAIR and not self.pair.mirror.dirty.dirty_bits
+            split = after.state is PairState.PSUS and whole
+            self.contents[other] = self.contents[other].copy() if split else self.contents[other].forgotten()
+            self.contents[other].foreign |= self.foreign
+        for leg, writes in self.in_flight.items():
+            for write in writes:
+                self._model(leg).issue(write)
+        self.history.append((after, list(self.contents)))
+        if before != after:
+            roles = f"primary {after.primary}, current {after.current}"
+            self._note(f"state {after.state.name}, {roles}, unverified {after.unverified}")
+
+    def _read_some(self) -> None:
+        for _ in range(self.rng.choice((1, 3))):
+            self._read(self.pair.record.primary, self.rng.choice(self.hot), self.rng.choice((1, 4, 8)))
+
+    def _read(self, leg: int, lba: int, blocks: int) -> None:
+        life, issued = self.life, self.world.scheduler.now()
+        model = self._model(leg)
+        before = model.snapshot(lba, blocks)
+
+        def done(result: Buffer | VolumeError) -> None:
+            if life != self.life or self._model(leg) is not model:
+                return
+            if isinstance(result, VolumeError):
+                return
+            problem = model.check(lba, bytes(result), issued, before)
+            if problem:
+                raise self._violation(f"I4: read through leg {leg}: {problem}")
+
+        self._unit(leg).logical_unit.volume.read(lba, blocks, done)
+
+    def _flush(self) -> None:
+        leg = self.pair.record.primary
+        life, issued = self.life, self.world.scheduler.now()
+        model = self._model(leg)
+
+        def done(error: VolumeError | None) -> None:
+            if life == self.life and error is None and self._model(leg) is model:
+                self._note("flushed")
+                model.flushed(issued)
+
+        self._unit(leg).logical_unit.volume.flush(done)
+
+    # --- Faults ---
+
+    def _disk_fault(self) -> None:
+        leg = self.world.legs[self.rng.randint(0, 1)]
+        kind = self.rng.choice(("write", "read", "flush"))
+        count = self.rng.choice((1, 1, 2))
+        self._note(f"the next {count} {kind} of leg {leg.number - 1} fail")
+        if kind == "write":
+            leg.bad_writes += count
+        elif kind == "read":
+            leg.bad_reads += count
+        else:
+            leg.bad_flushes += count
+
+    def _slow_leg(self) -> None:
+        leg = self.world.legs[self.rng.randint(0, 1)]
+        external = leg.number - 1 == self.external_leg
+        what = self.rng.choice(("slow", "hung" if external else "slow", "well", "well"))
+        leg.slow_s = 0.5 if what == "slow" else 0.0
+        leg.hung = what == "hung"
+        self._note(f"leg {leg.number - 1} is {what}")
+
+    def _lose_link(self) -> None:
+        world, rng = self.world, self.rng
+        leg = world.legs[self.external_leg]
+        if leg.unready is not None:
+            return
+        power = rng.random() < 0.3
+        self._note(f"the link is lost{', and the array its power' if power else ''}")
+        if power:
+            self._content_lost(self.external_leg)
+        leg.lose_link(VolumeError(Fault.BECOMING_READY, "the link is lost"), power=power)
+        world.fences.lapse(world.external)
+        if rng.random() < 0.3 and self.pair.record.current != self.external_leg and not self._apart():
+            lba = rng.choice(self.hot)
+            leg._land(lba * BLOCK_BYTES, FOREIGN * BLOCK_BYTES, stable=True)
+            self.foreign.add(lba)
+            self._note(f"a foreign host writes block {lba} of the external leg")
+        life = self.life
+
+        def back() -> None:
+            if life == self.life:
+                self._link_back()
+
+        world.scheduler.call_later(rng.choice((0.05, 1.0, 4.0, 12.0, 30.0)), back)
+
+    def _link_back(self) -> None:
+        leg = self.world.legs[self.external_leg]
+        if leg.unready is None:
+            return
+        self._note("the link is back")
+        self.world.fences.retake(self.world.external)
+        leg.hung = False
+        leg.set_unready(None)
+
+    def _third_party_reset(self) -> None:
+        world = self.world
+        if world.legs[self.external_leg].unready is not None:
+            return
+        self._note("somebody resets the external LU")
+        world.fences.lapse(world.external)
+        life = self.life
+
+        def again() -> None:
+            if life == self.life and world.legs[self.external_leg].unready is None:
+                world.fences.retake(world.external)
+
+        world.scheduler.call_later(self.rng.choice((0.01, 0.3, 2.0)), again)
+
+    def _state_disk_fault(self) -> None:
+        directory = self.world.directory
+        self._note("the state disk fails for a while")
+        directory.error = OSError(5, "planned")
+
+        def well() -> None:
+            directory.error = None
+
+        self.world.scheduler.call_later(self.rng.choice((0.01, 0.5, 3.0)), well)
+
+    def _kill(self) -> None:
+        self._restart(power=False)
+
+    def _power_cut(self) -> None:
+        self._restart(power=True)
+
+    def _restart(self, *, power: bool) -> None:
+        world = self.world
+        self._note("power cut" if power else "kill -9")
+        now = world.scheduler.now()
+        for writes in self.in_flight.values():
+            for write in writes:
+                write.end = now
+            writes.clear()
+        self.unanswered.clear()
+        self.life += 1
+        world.directory.error = None
+        world.workers.cut_off(world)  # type: ignore[attr-defined]  # made by open_book
+        local = 1 - self.external_leg
+        for at, leg in enumerate(world.legs):
+            leg.crash(power=power and at == local)
+            leg.hung, leg.slow_s, leg.bad_flushes = False, 0.0, 0
+        if power:
+            world.directory.crash(self.rng)
+        world.restart()
+        self._find_contents()
+        if power:
+            self._content_lost(local)
+        if world.legs[self.external_leg].unready is not None:
+            world.scheduler.call_later(self.rng.choice((0.05, 3.0)), self._link_back)
+        else:
+            world.fences.lapsed.clear()
+            world.fences.retake(world.external)
+        world.scheduler.run_until_idle()
+        self._note(
+            f"back as {self.pair.state.name}, current {self.pair.record.current}, primary {self.pair.record.primary}"
+        )
+
+    def _content_lost(self, leg: int) -> None:
+        """A leg lost its cache; while the pair is mirrored that shows only when it is the current one."""
+        if self.contents[0] is not self.contents[1] or self.pair.record.current == leg:
+            self.contents[leg].power_lost()
+
+    def _find_contents(self) -> None:
+        """After a crash the pair is in the last state that was stable."""
+        record = self.pair.record
+
+        def key(some: PairRecord) -> tuple[object, ...]:
+            # Between COPY and PAIR it may have moved before anybody could watch, and from the secondary's leg back.
+            state = PairState.COPY if some.state in MIRRORED else some.state
+            current = 0 if some.state in MIRRORED else some.current
+            return state, some.primary, current, some.secondary_writable
+
+        found = next((contents for stored, contents in reversed(self.history) if key(stored) == key(record)), None)
+        if found is None:
+            raise self._violation(f"I7: the pair came back as {record}")
+        self.contents = list(found)
+        self.history.clear()
+        self._watch()
+
+    # --- Commands ---
+
+    def _apart(self) -> bool:
+        """The legs hold different data on purpose."""
+        return self.contents[0] is not self.contents[1]
+
+    def _command(self) -> None:
+        choices: list[tuple[ArrayOut, int]] = [
+            (ArrayOut.PAIR_SPLIT, 0),
+            (ArrayOut.PAIR_SPLIT, 1),
+            (ArrayOut.PAIR_RESYNC, 0),
+            (ArrayOut.PAIR_RESYNC, 0),
+            (ArrayOut.PAIR_RESYNC, 1),
+            (ArrayOut.PAIR_RESYNC, 2),
+            (ArrayOut.PAIR_TAKEOVER, 0),
+            (ArrayOut.PAIR_VERIFY, 1),
+        ]
+        self._do(*self.rng.choice(choices))
+
+    def _do(self, action: ArrayOut, flags: int) -> None:
+        pair, life = self.pair, self.life
+        self._note(f"{action.name} {flags} in {pair.state.name}")
+        unit = self._unit(pair.secondary if action is ArrayOut.PAIR_TAKEOVER else pair.record.primary)
+
+        def done(error: ScsiError | None) -> None:
+            if life == self.life:
+                self._note(f"  {action.name}: {'GOOD' if error is None else repr(error)}, now {pair.state.name}")
+
+        self.world.book.command(self.world.asker, pair, action, flags, unit, done)
+
+    # --- The end ---
+
+    def _heal(self) -> None:
+        """No more faults: the pair must come to PAIR, verified, with equal legs."""
+        world = self.world
+        self._note("healing")
+        for leg in world.legs:
+            leg.hung, leg.slow_s = False, 0.0
+            leg.bad_flushes = leg.bad_reads = leg.bad_writes = 0
+        world.directory.error = None
+        world.scheduler.advance(1.0)
+        self._link_back()
+        world.fences.retake(world.external)
+        for _ in range(400):
+            world.scheduler.advance(0.5)
+            pair = self.pair
+            if pair.in_sync() and not self.unanswered and not pair.mirror.order:
+                break
+            if pair.state in (PairState.PSUE, PairState.PSUS):
+                self._do(ArrayOut.PAIR_RESYNC, 0)
+            elif pair.state is PairState.SSWS:
+                self._do(ArrayOut.PAIR_RESYNC, 2)
+            elif pair.state is PairState.PAIR and pair.mirror.dirty.dirty_bits:
+                self._do(ArrayOut.PAIR_RESYNC, 0)
+        else:
+            raise self._violation(f"does not heal: {pair.row()}, {pair.last_error}, waiting {self.unanswered}")
+        if world.legs[0].data != world.legs[1].data:
+            bad = [
+                lba
+                for lba in range(BLOCKS)
+                if world.legs[0].data[lba * BLOCK_BYTES : (lba + 1) * BLOCK_BYTES]
+                != world.legs[1].data[lba * BLOCK_BYTES : (lba + 1) * BLOCK_BYTES]
+            ]
+            raise self._violation(f"I3: in PAIR, and the legs differ in blocks {bad[:10]}")
+        problem = self._model(pair.record.primary).check(0, bytes(world.legs[0].data), world.scheduler.now())
+        if problem:
+            raise self._violation(f"I1: at the end: {problem}")
