@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from config import __version__
 from config.host import acquisition_verbs, pair_verbs, verbs
 from config.host.address import Address, DiskAddress, check_name
 from config.host.array import Array
@@ -133,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"annexhost {__version__}")
     parser.add_argument("--json", action="store_true", help="answer with one JSON document on stdout")
     parser.add_argument("--initiator", metavar="NAME", help="InitiatorName to log in with over iscsi://")
     words = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)

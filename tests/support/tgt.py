@@ -13,7 +13,7 @@ from types import TracebackType
 from tests.support.ports import free_port
 
 START_TIMEOUT_S = 10.0
-END_TIMEOUT_S = 3.0
+END_TIMEOUT_S = 1.0
 
 
 class Tgt:
