@@ -126,3 +126,10 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_secret_is_not_in_the_repr_of_the_configuration() -> None:
     config = store.decode(json.dumps(GOOD).encode(), "annex.json")
     assert "twelve bytes" not in repr(config)
+
+
+def test_the_example_of_the_documentation_is_valid() -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs" / "configuration.md").read_text()
+    example = text.split("```json\n")[1].split("```")[0]
+    config = store.decode(example.encode(), "docs/configuration.md")
+    assert [len(virtual_device.regions) for virtual_device in config.virtual_devices] == [1, 1, 2]
