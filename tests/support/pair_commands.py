@@ -14,6 +14,7 @@ from scsi.array_commands import (
     ArrayOutCdb,
     FenceLevel,
     PairCreate,
+    PairFlag,
     PairRow,
     PairState,
     decode_list,
@@ -65,8 +66,11 @@ def the_pair(host: Host) -> PairRow:
 
 
 def wait_for_pair(host: Host, state: PairState, limit_s: float = 60.0) -> PairRow:
-    """Wait until the only pair is in `state`, and nothing of it is out of sync."""
-    return wait_until(host, lambda row: row.state == state and not row.out_of_sync_blocks, limit_s)
+    """Wait until the only pair is in `state`, and nothing of it is out of sync or, after a lapse, unverified (I10)."""
+    unverified = PairFlag.UNVERIFIED
+    return wait_until(
+        host, lambda row: row.state == state and not row.out_of_sync_blocks and not row.flags & unverified, limit_s
+    )
 
 
 def wait_until(host: Host, condition: Callable[[PairRow], bool], limit_s: float = 60.0) -> PairRow:
