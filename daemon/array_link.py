@@ -17,6 +17,7 @@ import random
 import secrets
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 
 from backends.array_path import Answer, PathListener
@@ -67,8 +68,10 @@ class ArrayLink:
         self._pause_s = FIRST_PAUSE_S
         self._up_since = 0.0
         self._moved_to: tuple[str, int] | None = None
+        self._algorithms = options.chap_algorithms
         self._closed = False
         self._closed_calls: list[Callable[[], None]] = []
+        self._open: set[LinkProtocol] = set()  # sockets that are not closed yet
 
     # --- ArrayPath ---
 
@@ -118,11 +121,9 @@ class ArrayLink:
             self._retry = None
         if self._attempt is not None:
             self._attempt.cancel()
-            self._attempt = None
-        if self._protocol is None:
-            self._tell_closed()
-        else:
+        if self._protocol is not None:
             self._protocol.logout()
+        self._tell_if_closed()
 
     # --- Connecting ---
 
@@ -135,9 +136,10 @@ class ArrayLink:
         loop = asyncio.get_running_loop()
         host, port = self._moved_to or (self._host, self._port)
         self._moved_to = None
+        options = replace(self._options, chap_algorithms=self._algorithms)
         try:
             async with asyncio.timeout(LOGIN_TIMEOUT_S):
-                _, protocol = await loop.create_connection(lambda: LinkProtocol(self, self._options, loop), host, port)
+                _, protocol = await loop.create_connection(lambda: LinkProtocol(self, options, loop), host, port)
         except TimeoutError:
             self._failed(f"no connection to {host} port {port} in {LOGIN_TIMEOUT_S:.0f} s")
         except (OSError, ValueError) as error:  # ValueError: a host name that can not be one
@@ -148,6 +150,7 @@ class ArrayLink:
                 self.protocol_ended(protocol, SessionOver(protocol.connection.reason))
         finally:
             self._attempt = None
+            self._tell_if_closed()
 
     def _failed(self, reason: str, refused: bool = False) -> None:
         if reason != self.reason:
@@ -181,14 +184,38 @@ class ArrayLink:
             self._pause_s = FIRST_PAUSE_S
         self._connection = None
         self._moved_to = parse_target_address(over.moved_to)
+        if self._other_algorithms(over.chap_algorithm) and not self._closed:
+            self._connect()
+            return
         self._failed(over.reason, over.status is not None and over.status >> 8 == _INITIATOR_ERROR)
-        if self._closed:
-            self._tell_closed()
 
-    def _tell_closed(self) -> None:
-        calls, self._closed_calls = self._closed_calls, []
-        for call in calls:
-            call()
+    def _other_algorithms(self, refused: int | None) -> bool:
+        """Leave out a CHAP algorithm with which the login was refused; False when that leaves none.
+
+        Some targets (tgt, IET) use 7, which is SHA-256, for SHA-1 and refuse the right answer to their own challenge.
+        """
+        if refused is None:
+            return False
+        self._algorithms = tuple(number for number in self._algorithms if number != refused)
+        if self._algorithms:
+            return True
+        self._algorithms = self._options.chap_algorithms  # the secret is wrong; begin anew, at the usual pace
+        return False
+
+    def protocol_opened(self, protocol: LinkProtocol) -> None:
+        """Learn that a protocol has a socket."""
+        self._open.add(protocol)
+
+    def protocol_closed(self, protocol: LinkProtocol) -> None:
+        """Learn that its socket is closed."""
+        self._open.discard(protocol)
+        self._tell_if_closed()
+
+    def _tell_if_closed(self) -> None:
+        if self._closed and self._attempt is None and not self._open:
+            calls, self._closed_calls = self._closed_calls, []
+            for call in calls:
+                call()
 
 
 class LinkProtocol(asyncio.BufferedProtocol):
@@ -222,6 +249,7 @@ class LinkProtocol(asyncio.BufferedProtocol):
         if raw_socket is not None:
             raw_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             raw_socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._link.protocol_opened(self)
         self._login_timer = self._loop.call_later(LOGIN_TIMEOUT_S, self._login_too_long)
         self._flush()
 
@@ -257,6 +285,7 @@ class LinkProtocol(asyncio.BufferedProtocol):
         events = self.connection.fail(str(exc)) if exc is not None else self.connection.connection_lost()
         self._act(events)
         self._end(SessionOver(self.connection.reason))
+        self._link.protocol_closed(self)
 
     # --- From the link ---
 

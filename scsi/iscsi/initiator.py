@@ -306,7 +306,8 @@ class InitiatorConnection:
         self._reader.stop()
         if self._session is not None:
             self._session.end(reason)
-        self._events.append(SessionOver(reason, status, moved_to))
+        algorithm = self._login.chap_algorithm if status is not None else None
+        self._events.append(SessionOver(reason, status, moved_to, algorithm))
         logout_done, self._logout_done = self._logout_done, None
         if logout_done is not None:
             logout_done()

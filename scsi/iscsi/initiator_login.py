@@ -99,6 +99,7 @@ class InitiatorLogin:
         target_portal_group_tag: as declared by the target, or None.
         tsih: the session's handle, once DONE.
         stat_sn: of the last response.
+        chap_algorithm: the number that the target chose, once it has.
     """
 
     def __init__(self, options: InitiatorOptions, initial_cmd_sn: int, random_bytes: RandomBytes) -> None:
@@ -107,6 +108,7 @@ class InitiatorLogin:
         self.target_portal_group_tag: int | None = None
         self.tsih = 0
         self.stat_sn: int | None = None
+        self.chap_algorithm: int | None = None
         self._options = options
         self._cmd_sn = initial_cmd_sn
         self._chap: ChapInitiator | None = None
@@ -210,6 +212,7 @@ class InitiatorLogin:
             return self._leave_security(response)
         assert chap is not None
         if self.stage is Stage.ALGORITHM:
+            self.chap_algorithm = decode_number(pairs.get("CHAP_A", ""), 0, 255)
             answer = chap.answer(pairs)
             self.stage = Stage.PROOF
             return self._request(answer, transit=True, next_stage=OPERATIONAL_NEGOTIATION)

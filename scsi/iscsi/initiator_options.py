@@ -64,11 +64,13 @@ class SessionOver(NamedTuple):
         reason: for the log and the admin.
         status: what the target said when it refused the login, else None.
         moved_to: where the target says it is now, "" when it does not.
+        chap_algorithm: the number that the target had chosen when it refused.
     """
 
     reason: str
     status: LoginStatus | int | None = None
     moved_to: str = ""
+    chap_algorithm: int | None = None
 
 
 InitiatorEvent = SessionReady | SessionOver

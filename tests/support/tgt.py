@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -68,27 +65,14 @@ class Tgt:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """End it. It ignores SIGTERM while it is busy, so it is killed when it takes too long."""
+        """End it: with SIGKILL, because it ignores SIGTERM while it has targets; it has nothing to save."""
         process, self._process = self._process, None
         if process is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGCONT)
-        process.terminate()
-        try:
-            process.wait(END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(END_TIMEOUT_S)
+        process.kill()
+        process.wait(END_TIMEOUT_S)
         for suffix in ("", ".lock"):
             Path(f"/var/run/tgtd/socket.{self._control}{suffix}").unlink(missing_ok=True)
-
-    def kill(self) -> None:
-        """End it without a word to anybody, as a power cut would."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(END_TIMEOUT_S)
-            self.stop()
 
     def add_target(self, name: str) -> int:
         """Make a target that every initiator may log in to, and return its number."""
@@ -121,7 +105,7 @@ class Tgt:
 
     def remove_lun(self, target: int, lun: int = 1) -> None:
         """Take a LUN away."""
-        self._tgtadm("--mode", "logicalunit", "--op", "delete", "--tid", str(target), "--lun", str(lun), "--force")
+        self._tgtadm("--mode", "logicalunit", "--op", "delete", "--tid", str(target), "--lun", str(lun))
 
     def add_account(self, target: int, user: str, password: str, *, outgoing: bool = False) -> None:
         """Ask initiators of a target for CHAP, or with `outgoing` prove the target to them."""
