@@ -4,11 +4,12 @@ How this works: a read is tried on the event loop's own thread as long as that c
 that is memory); what is not in the cache, and every write, goes to the worker threads (`write_queue` keeps their
 order). All I/O goes through the page cache, so a write is volatile until a flush or FUA, and `write_cache` says so.
 
-A flush that failed is not forgotten (pairs.md, I8). The kernel reports a failed writeback once and then calls the
-pages clean, so a second fdatasync that works says nothing about the lost writes. Therefore, from the first failed
-one, every flush fails with WRITE_ERROR, until the device is opened again or `forget_failed_flush` is called: both are
-done only by someone who has decided what becomes of the writes since the last good flush (an admin; a pair, after it
-has copied them again). Reads, writes and FUA go on: each of those tells the truth about itself.
+A flush that failed is not forgotten (pairs.md, I8). The kernel reports a failed writeback once and then calls the pages
+clean, so a second fdatasync that works says nothing about the lost writes. Therefore the device counts its failed
+flushes and tells each virtual device on it of those that it has not made up for (`failed_flush`): its flushes fail
+with WRITE_ERROR until somebody has decided what becomes of its writes since the last good flush (a pair, after it has
+copied them again; an admin, who opens the device again). Reads, writes and FUA go on: each of those tells the truth
+about itself.
 
 A device that is missing or held by another blocks its volume, with the reason, and not the daemon; `open` tries again.
 """
@@ -39,6 +40,7 @@ class BlockDevice:
         name: what the configuration calls it.
         path: of the device.
         state: READY; PENDING until first opened; BLOCKED with the reason in `fault()`.
+        failed_flushes: how many failed since the daemon started.
     """
 
     write_cache = True
@@ -52,6 +54,7 @@ class BlockDevice:
         self.blocks = 0
         self.physical_block_exponent = 0
         self.read_only = False
+        self.failed_flushes = 0
         self._scheduler = scheduler
         self._workers = workers
         self._device: OpenDevice | None = None
@@ -65,6 +68,7 @@ class BlockDevice:
         self._flushing: list[Done] = []
         self._flush_next: list[Done] = []
         self._failed_flush: VolumeError | None = None
+        self._failed_before_open = 0
         self._listeners: list[Callable[[BlockDevice], None]] = []
 
     def listen(self, callback: Callable[[BlockDevice], None]) -> None:
@@ -105,12 +109,13 @@ class BlockDevice:
         else:
             idle()
 
-    def forget_failed_flush(self) -> None:
-        """Let flushes work again.
+    def failed_flush(self, made_up_for: int) -> VolumeError | None:
+        """Give what a flush must be answered with when, of the first `failed_flushes`, only some are made up for.
 
-        Whoever calls this has copied again, or given up, every write since the last good one.
+        Args:
+            made_up_for: how many failed flushes there were when every write that they may have lost was written again.
         """
-        self._failed_flush = None
+        return self._failed_flush if self.failed_flushes > max(made_up_for, self._failed_before_open) else None
 
     def read(self, lba: int, blocks: int, done: ReadDone) -> None:
         """Read whole blocks: at once when that can not block, else on a thread."""
@@ -162,9 +167,8 @@ class BlockDevice:
 
     def flush(self, done: Done) -> None:
         """Make all acknowledged writes stable. Flushes that come while one runs share the next one."""
-        error = self._unready or self._failed_flush
-        if error or self._in_memory or self.read_only:
-            done(error)
+        if self._unready or self._in_memory or self.read_only:
+            done(self._unready)
         elif self._flushing:
             self._flush_next.append(done)
         else:
@@ -190,7 +194,7 @@ class BlockDevice:
         self.physical_block_exponent = found.physical_block_exponent
         self.read_only = found.read_only
         self._queue = WriteQueue(found.descriptor, self._scheduler, self._workers, self._written)
-        self._failed_flush = None
+        self._failed_before_open = self.failed_flushes
         self._unready = None
         self._become(DeviceState.READY)
 
@@ -231,7 +235,7 @@ class BlockDevice:
             error = self._failure(write.error, "write", write.failed_at // self.block_bytes)
             if write.fua:
                 # RWF_DSYNC reports, once, the failed writeback of any block: of one that was acknowledged before, too.
-                self._remember_failed_flush(error)
+                self._count_failed_flush(error)
         self._check_idle()
         write.done(error)
 
@@ -246,9 +250,9 @@ class BlockDevice:
         error = None
         if result is not None:
             error = self._failure(result, "flush", None)
-            self._remember_failed_flush(error)
+            self._count_failed_flush(error)
         next_waiters, self._flush_next = self._flush_next, []
-        refusal = self._unready or self._failed_flush
+        refusal = self._unready
         if next_waiters and not refusal:
             self._start_flush(next_waiters)
             next_waiters = []
@@ -258,10 +262,10 @@ class BlockDevice:
         for done in next_waiters:
             done(refusal)
 
-    def _remember_failed_flush(self, error: VolumeError) -> None:
-        if self._failed_flush is None:
-            _log.error("%s; every flush fails until the device is opened again", error)
-            self._failed_flush = VolumeError(Fault.WRITE_ERROR, f"{error.detail} (an earlier flush)")
+    def _count_failed_flush(self, error: VolumeError) -> None:
+        _log.error("%s; writes that were acknowledged may be lost, and flushes fail from now on", error)
+        self.failed_flushes += 1
+        self._failed_flush = VolumeError(Fault.WRITE_ERROR, f"{error.detail} (an earlier flush)")
 
     def _job_ended(self) -> None:
         self._jobs -= 1

@@ -81,6 +81,7 @@ class VirtualDevice:
         # With one region that begins where its device does, requests pass through as they are.
         self._whole: Volume | None = None
         self._gates: list[WriteGate] = []
+        self._made_up_for: dict[str, int] = {}  # failed flushes, by name of the local device
         self._listeners: list[Callable[[VirtualDevice], None]] = []
         self._last_state = DeviceState.PENDING
         for device in {id(region.device): region.device for region in regions}.values():
@@ -159,19 +160,31 @@ class VirtualDevice:
         """Flush each device under it, once each."""
         if self._refusal is not None:
             done(self._refusal)
-        elif self._whole is not None:
-            self._whole.flush(done)
+        elif (failed := self._failed_flush()) is not None:
+            done(failed)
         else:
             devices = list({id(region.device): region.device for region in self.regions}.values())
-            joined = _Joined(len(devices), done)
+            # Looked at again at the end: the device may have flushed twice meanwhile, first without success.
+            joined = _Joined(len(devices), lambda error: done(error or self._failed_flush()))
             for device in devices:
                 device.flush(joined.part_done)
 
     def forget_failed_flush(self) -> None:
-        """Let flushes of its local devices work again after a failed one: see `backends.block`."""
-        for region in self.regions:
-            if isinstance(region.device, BlockDevice):
-                region.device.forget_failed_flush()
+        """Let flushes work again after a failed one (see `backends.block`).
+
+        Whoever calls this has written again, or given up, every write of this virtual device since its last good flush.
+        """
+        self._made_up_for = {device.name: device.failed_flushes for device in self._local_devices()}
+
+    def _failed_flush(self) -> VolumeError | None:
+        for device in self._local_devices():
+            failed = device.failed_flush(self._made_up_for.get(device.name, 0))
+            if failed is not None:
+                return failed
+        return None
+
+    def _local_devices(self) -> list[BlockDevice]:
+        return [region.device for region in self.regions if isinstance(region.device, BlockDevice)]
 
     def refresh(self) -> None:
         """Look at the regions again, and tell the listeners what changed."""

@@ -15,8 +15,10 @@ from backends import device_file
 from backends.block import BlockDevice
 from backends.device_file import FAULTS, failure
 from backends.device_state import DeviceState
+from backends.regions import Region
+from backends.virtual_device import VirtualDevice
 from backends.workers import Workers
-from scsi.volume import Buffer, Fault, VolumeError
+from scsi.volume import Buffer, Fault, Volume, VolumeError
 from tests.support.clock import VirtualScheduler
 from tests.support.loop_device import LoopDevice
 from tests.support.workers import VirtualWorkers
@@ -73,9 +75,9 @@ class Bench:
         self.scheduler.run_until(lambda: bool(results))
         return results[0]
 
-    def flush(self) -> VolumeError | None:
+    def flush(self, volume: Volume | None = None) -> VolumeError | None:
         results: list[VolumeError | None] = []
-        self.device.flush(results.append)
+        (volume or self.device).flush(results.append)
         self.scheduler.run_until(lambda: bool(results))
         return results[0]
 
@@ -321,32 +323,60 @@ def test_device_that_goes_away_is_blocked_and_its_listeners_hear(bench: Bench, m
     assert bench.read(0, 1) == bytes(512)
 
 
+def over(device: BlockDevice) -> VirtualDevice:
+    return VirtualDevice("x", 1, bytes(16), [Region(1, device, 0, lambda *found: found[-1](None))])
+
+
 def test_i8_failed_flush_is_not_forgotten_by_a_later_one_that_works(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    device = over(bench.device)
     Faulty(monkeypatch, "fdatasync", errno.EIO)
     for _ in range(3):
-        error = bench.flush()
+        error = bench.flush(device)
         assert error is not None
         assert error.fault is Fault.WRITE_ERROR
     assert bench.write(0, bytes(512)) is None
-    assert bench.flush() is not None
-    bench.device.forget_failed_flush()
-    assert bench.flush() is None
+    assert bench.flush(device) is not None
+    device.forget_failed_flush()
+    assert bench.flush(device) is None
+
+
+def test_i8_failed_flush_concerns_each_virtual_device_until_its_own_writes_are_made_up_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = over(bench.device), over(bench.device)
+    Faulty(monkeypatch, "fdatasync", errno.EIO)
+    assert bench.flush(one) is not None
+    one.forget_failed_flush()
+    assert bench.flush(one) is None
+    assert bench.flush(other) is not None
+
+
+def test_i8_second_failed_flush_counts_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = over(bench.device)
+    for _ in range(2):
+        Faulty(monkeypatch, "fdatasync", errno.EIO)
+        assert bench.flush(device) is not None
+        assert bench.flush(device) is not None
+        device.forget_failed_flush()
+    assert bench.flush(device) is None
 
 
 def test_i8_opening_again_clears_a_failed_flush(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = over(bench.device)
     Faulty(monkeypatch, "fdatasync", errno.EIO)
-    assert bench.flush() is not None
+    assert bench.flush(device) is not None
     assert bench.open() is None
-    assert bench.flush() is None
+    assert bench.flush(device) is None
 
 
 def test_i8_failed_fua_write_makes_later_flushes_fail(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     # The kernel reports a failed writeback once, to whoever syncs first: to this write, of blocks that are not its own.
+    device = over(bench.device)
     Faulty(monkeypatch, "pwritev", errno.EIO)
     assert bench.write(0, bytes(512), fua=True) is not None
-    assert bench.flush() is not None
+    assert bench.flush(device) is not None
 
 
 def test_flushes_that_come_while_one_runs_share_the_next(
@@ -364,16 +394,18 @@ def test_flushes_that_come_while_one_runs_share_the_next(
     bench.close()
 
 
-def test_flush_waiting_behind_one_that_fails_fails_too(
+def test_i8_flush_that_a_failed_one_ran_before_fails_too(
     disk_file: Path, scheduler: VirtualScheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = Bench(disk_file, scheduler, VirtualWorkers(scheduler))
     bench.open()
-    Faulty(monkeypatch, "fdatasync", errno.EIO)
+    one, other = over(bench.device), over(bench.device)
+    syncs = Faulty(monkeypatch, "fdatasync", errno.EIO)
     done: list[VolumeError | None] = []
-    bench.device.flush(done.append)
-    bench.device.flush(done.append)
+    one.flush(done.append)
+    other.flush(done.append)
     scheduler.run_until_idle()
+    assert syncs.calls == 2
     assert [error.fault for error in done if error] == [Fault.WRITE_ERROR] * 2
     bench.close()
 
