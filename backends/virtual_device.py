@@ -19,29 +19,8 @@ from backends.block import BlockDevice
 from backends.device_state import DeviceState, worst
 from backends.external import ExternalLogicalUnit
 from backends.regions import Region
+from backends.split_requests import Joined, Part, SplitRead, shifted, shifted_read
 from scsi.volume import Buffer, Done, Fault, ReadDone, Volume, VolumeError
-
-# When several parts of a request fail: the first of these is reported. What a host may just try again comes last, since
-# it is no use while another part fails for good.
-SEVERITY: dict[Fault, int] = {
-    fault: place
-    for place, fault in enumerate(
-        (
-            Fault.NOT_MIRRORED,
-            Fault.HARDWARE,
-            Fault.WRITE_ERROR,
-            Fault.READ_ERROR,
-            Fault.NO_SPACE,
-            Fault.WRITE_PROTECTED,
-            Fault.RESERVATION_CONFLICT,
-            Fault.BLOCKED,
-            Fault.TIMED_OUT,
-            Fault.LINK_LOST,
-            Fault.BECOMING_READY,
-            Fault.BUSY,
-        )
-    )
-}
 
 
 class WriteGate(Protocol):
@@ -145,9 +124,9 @@ class VirtualDevice:
         region = self.regions[bisect_right(self._starts, lba) - 1]
         if lba + blocks <= region.end_lba:
             shift = region.device_lba - region.first_lba
-            region.device.read(lba + shift, blocks, _shifted_read(done, shift))
+            region.device.read(lba + shift, blocks, shifted_read(done, shift))
         else:
-            _SplitRead(self._parts(lba, blocks), done).start()
+            SplitRead(self._parts(lba, blocks), done).start()
 
     def write(self, lba: int, data: Buffer, fua: bool, done: Done) -> None:
         """Write whole blocks, once every gate admits it."""
@@ -165,7 +144,7 @@ class VirtualDevice:
         else:
             devices = list({id(region.device): region.device for region in self.regions}.values())
             # Looked at again at the end: the device may have flushed twice meanwhile, first without success.
-            joined = _Joined(len(devices), lambda error: done(error or self._failed_flush()))
+            joined = Joined(len(devices), lambda error: done(error or self._failed_flush()))
             for device in devices:
                 device.flush(joined.part_done)
 
@@ -245,72 +224,24 @@ class VirtualDevice:
         region = self.regions[bisect_right(self._starts, lba) - 1]
         if lba + blocks <= region.end_lba:
             shift = region.device_lba - region.first_lba
-            region.device.write(lba + shift, data, fua, _shifted(done, shift))
+            region.device.write(lba + shift, data, fua, shifted(done, shift))
             return
         parts = self._parts(lba, blocks)
-        joined = _Joined(len(parts), done)
+        joined = Joined(len(parts), done)
         view = memoryview(data)
         for region, first, count in parts:
             size = count * self.block_bytes
             shift = region.device_lba - region.first_lba
-            region.device.write(first + shift, view[:size], fua, _shifted(joined.part_done, shift))
+            region.device.write(first + shift, view[:size], fua, shifted(joined.part_done, shift))
             view = view[size:]
 
-    def _parts(self, lba: int, blocks: int) -> list[tuple[Region, int, int]]:
-        """Cut a range at the regions: per part the region, its first block in the virtual device, its length."""
+    def _parts(self, lba: int, blocks: int) -> list[Part]:
+        """Cut a range at the regions."""
         parts = []
         for region in self.regions_of(lba, blocks):
             first = max(lba, region.first_lba)
-            parts.append((region, first, min(lba + blocks, region.end_lba) - first))
+            parts.append(Part(region, first, min(lba + blocks, region.end_lba) - first))
         return parts
-
-
-class _Joined:
-    """Completes a request when all of its parts have, with the error that tells most."""
-
-    __slots__ = ("_done", "_error", "_left")
-
-    def __init__(self, parts: int, done: Done) -> None:
-        self._left = parts
-        self._done = done
-        self._error: VolumeError | None = None
-
-    def part_done(self, error: VolumeError | None) -> None:
-        if error is not None and (self._error is None or SEVERITY[error.fault] < SEVERITY[self._error.fault]):
-            self._error = error
-        self._left -= 1
-        if not self._left:
-            self._done(self._error)
-
-
-class _SplitRead:
-    """A read over several regions: the parts are read side by side, and joined in order."""
-
-    __slots__ = ("_data", "_done", "_joined", "_parts")
-
-    def __init__(self, parts: list[tuple[Region, int, int]], done: ReadDone) -> None:
-        self._parts = parts
-        self._done = done
-        self._data: list[Buffer] = [b""] * len(parts)
-        self._joined = _Joined(len(parts), self._finish)
-
-    def start(self) -> None:
-        for index, (region, first, count) in enumerate(self._parts):
-            shift = region.device_lba - region.first_lba
-            region.device.read(first + shift, count, _shifted_read(self._part(index), shift))
-
-    def _part(self, index: int) -> ReadDone:
-        def part_done(result: Buffer | VolumeError) -> None:
-            if isinstance(result, VolumeError):
-                self._joined.part_done(result)
-            else:
-                self._data[index] = result
-                self._joined.part_done(None)
-
-        return part_done
-
-    def _finish(self, error: VolumeError | None) -> None:
-        self._done(b"".join(self._data) if error is None else error)
 
 
 class _UnitWatcher:
@@ -327,28 +258,3 @@ class _UnitWatcher:
 
     def unit_lapsed(self, _: ExternalLogicalUnit, __: str) -> None:
         """Nothing changes for a reader or writer: whoever holds a fence is told by its keeper."""
-
-
-def _shifted_read(done: ReadDone, shift: int) -> ReadDone:
-    """Give a completion for a device that passes data on as it is, and numbers blocks of errors as the host does."""
-    if not shift:
-        return done
-
-    def device_done(result: Buffer | VolumeError) -> None:
-        done(_renumbered(result, shift) if isinstance(result, VolumeError) else result)
-
-    return device_done
-
-
-def _shifted(done: Done, shift: int) -> Done:
-    if not shift:
-        return done
-
-    def device_done(error: VolumeError | None) -> None:
-        done(error and _renumbered(error, shift))
-
-    return device_done
-
-
-def _renumbered(error: VolumeError, shift: int) -> VolumeError:
-    return error if error.lba is None else VolumeError(error.fault, error.detail, error.lba - shift)

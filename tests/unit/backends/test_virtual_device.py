@@ -10,7 +10,8 @@ import pytest
 from backends.device_state import DeviceState
 from backends.external import ExternalLogicalUnit
 from backends.regions import Region
-from backends.virtual_device import SEVERITY, VirtualDevice
+from backends.split_requests import SEVERITY
+from backends.virtual_device import VirtualDevice
 from scsi.volume import Buffer, Done, Fault, VolumeError
 from tests.support.memory_volume import MemoryVolume
 
