@@ -98,6 +98,7 @@ def shifted_read(done: ReadDone, shift: int) -> ReadDone:
 
 
 def shifted(done: Done, shift: int) -> Done:
+    """As `shifted_read`, for writes."""
     if not shift:
         return done
 
