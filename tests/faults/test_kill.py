@@ -131,7 +131,8 @@ def test_an_array_that_dies_under_load_costs_no_acknowledged_write(legs: Legs, l
         load.run(host, 200)
         row = the_pair(host)
         assert row.state == PairState.PSUE
-        assert {sense_of(task) for task in load.failed} == FAILURES[level]
+        assert {sense_of(task) for task in load.failed} <= FAILURES[level]
+        assert bool(load.failed) == bool(FAILURES[level])
         assert load.check(host) == []
     local = legs.local.read_bytes()
     written = SLOTS * SLOT_BLOCKS * BLOCK_BYTES
