@@ -117,6 +117,10 @@ class ExternalArray:
             block_bytes: its recorded block length, with `blocks`.
         """
         unit = self.find(identifier) if identifier else self.at(lun)
+        if unit is None and identifier:
+            unit = next((other for other in self._units if other.lun == lun and not other.id), None)
+            if unit is not None:
+                unit.id = identifier  # one region names the LU by its LUN alone, another one knows who was there
         if unit is None:
             unit = self._make_unit(lun, identifier)
             self._add(unit)

@@ -32,6 +32,7 @@ FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 10.0
 STABLE_S = 30.0  # a session that lived this long makes the pauses short again
 UNSENT_BYTES = 64 * 1024  # above this nothing more is given to the socket
+MOST_HOPS = 3  # from one "target moved" to the next, without a pause
 DEFAULT_PORT = 3260
 _INITIATOR_ERROR = 0x02  # Status-Class of a login that will be refused again
 
@@ -68,6 +69,7 @@ class ArrayLink:
         self._pause_s = FIRST_PAUSE_S
         self._up_since = 0.0
         self._moved_to: tuple[str, int] | None = None
+        self._hops = 0
         self._algorithms = options.chap_algorithms
         self._closed = False
         self._closed_calls: list[Callable[[], None]] = []
@@ -184,9 +186,12 @@ class ArrayLink:
             self._pause_s = FIRST_PAUSE_S
         self._connection = None
         self._moved_to = parse_target_address(over.moved_to)
-        if self._other_algorithms(over.chap_algorithm) and not self._closed:
+        moved = self._moved_to is not None and self._hops < MOST_HOPS
+        if not self._closed and (moved or self._other_algorithms(over.chap_algorithm)):
+            self._hops += moved
             self._connect()
             return
+        self._hops = 0
         self._failed(over.reason, over.status is not None and over.status >> 8 == _INITIATOR_ERROR)
 
     def _other_algorithms(self, refused: int | None) -> bool:

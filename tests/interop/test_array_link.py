@@ -25,6 +25,7 @@ from scsi.iscsi.chap import Credentials
 from scsi.iscsi.initiator_options import InitiatorOptions
 from scsi.volume import Fault, VolumeError
 from tests.support.ports import free_port
+from tests.support.target_peer import TargetPeer
 from tests.support.tgt import Tgt
 
 pytestmark = pytest.mark.interop
@@ -403,6 +404,56 @@ def test_what_is_no_iscsi_at_all_is_left(run: Run) -> None:
         server.close()
 
     run(main())
+
+
+def redirecting(to: Callable[[], str], counts: list[int]) -> Callable[..., Coroutine[Any, Any, None]]:
+    """Make a server that sends everybody elsewhere."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        counts[0] += 1
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readexactly(48)
+            peer = TargetPeer(OPTIONS)
+            writer.write(peer.login_response({"TargetAddress": to()}, stage=0, status=0x0101, isid=OPTIONS.isid))
+            await reader.read()
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        counts[1] += 1
+
+    return serve
+
+
+def test_a_target_that_moved_is_followed(tgt: Tgt) -> None:
+    async def main() -> None:
+        counts = [0, 0]  # connections begun, and closed
+        server = await asyncio.start_server(redirecting(lambda: f"127.0.0.1:{tgt.port},1", counts), "127.0.0.1", 0)
+        annex = await Initiator(server.sockets[0].getsockname()[1]).settled()
+        assert annex.array.state is ArrayState.READY
+        assert await annex.read(0, 1)
+        await annex.close()
+        server.close()
+        await wait_until(lambda: counts[0] == counts[1])
+        assert counts == [1, 1]
+
+    asyncio.run(main())
+
+
+def test_a_target_that_moves_for_ever_is_left_alone_for_a_while() -> None:
+    async def main() -> None:
+        counts = [0, 0]  # connections begun, and closed
+        address = ""
+        server = await asyncio.start_server(redirecting(lambda: address, counts), "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        address = f"127.0.0.1:{port},1"
+        annex = await Initiator(port).settled()
+        assert annex.array.state is ArrayState.CONNECTING
+        assert counts[0] == 4
+        await annex.close()
+        server.close()
+        await wait_until(lambda: counts[0] == counts[1])
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,15 @@ def test_a_unit_recorded_by_lun_alone_takes_the_id_that_is_there_and_keeps_it() 
     assert state_of(unit) is DeviceState.BLOCKED
 
 
+def test_a_lu_that_is_recorded_with_and_without_its_id_is_one_unit() -> None:
+    rig = Rig(connect=False)
+    assert rig.external.expect(lun_bytes(1)) is rig.external.expect(lun_bytes(1), NAA)
+    assert rig.external.expect(lun_bytes(2), OTHER) is rig.external.expect(lun_bytes(2))
+    rig.reconnect()
+    assert rig.unit.id == NAA
+    assert state_of(rig.unit) is DeviceState.READY
+
+
 def test_another_lu_at_the_recorded_lun_blocks_and_is_never_touched() -> None:
     rig = Rig(FakeUnit(naa=OTHER), connect=False)
     unit = rig.external.expect(lun_bytes(1), NAA, 2048, 512)
