@@ -108,6 +108,9 @@ class Connection:
         self._deadline = clock() + self._options.login_timeout_s
         self._heard = False
         self._pinged = False
+        self._adopted: Session | None = None  # taken from another connection, by a login that is not over yet
+        self._waiting: Callable[[], None] | None = None
+        self._wait_deadline: float | None = None
 
     # --- what the adapter calls ---
 
@@ -158,10 +161,12 @@ class Connection:
         if self.closing:
             return None
         deadline = self._deadline
+        if self._wait_deadline is not None:
+            deadline = min(deadline, self._wait_deadline)
         if self.session is not None:
             aborts = self.session.task_management.next_deadline()
             if aborts is not None:
-                return min(deadline, aborts)
+                deadline = min(deadline, aborts)
         return deadline
 
     def on_timer(self, now: float) -> list[Event]:
@@ -171,8 +176,11 @@ class Connection:
         if not self.closing:
             if session is not None:
                 session.task_management.on_timer(now)
+            if self._waiting is not None and self._wait_deadline is not None and now >= self._wait_deadline:
+                self.report("commands of an ended session are still at work; going on without them")
+                self._go_on(self._waiting)
             if now >= self._deadline:
-                self._on_deadline(session, now)
+                self._on_deadline(now)
         return self.take_events()
 
     def connection_lost(self) -> list[Event]:
@@ -251,6 +259,7 @@ class Connection:
         connection = session.connection
         session.end_tasks()
         session.connection = self
+        self._adopted = session
         connection.hand_over("another login took the connection's place")
 
     def hand_over(self, text: str) -> None:
@@ -258,6 +267,17 @@ class Connection:
         self.writer.drain()
         self.report(text)
         self._close()
+
+    def wait_until_drained(self, session: Session, go_on: Callable[[], None]) -> None:
+        """Go on once, maybe at once, when a session that has ended is drained, or when that takes too long."""
+        self._waiting = go_on
+        self._wait_deadline = self.clock() + session.options.orphan_wait_s
+        session.when_drained(lambda: self._go_on(go_on))
+
+    def _go_on(self, go_on: Callable[[], None]) -> None:
+        if self._waiting is go_on:  # otherwise it went on already, when its time was up
+            self._waiting = self._wait_deadline = None
+            go_on()
 
     def log_out(self, header: Header) -> None:
         """Answer a Logout Request; a successful one ends the connection once its tasks have ended (11.14, 11.15).
@@ -277,7 +297,7 @@ class Connection:
             session.end(EndReason.LOGOUT)
             self._registry.remove(session)
             self.events.append(SessionEnded(session, EndReason.LOGOUT))
-            session.when_drained(lambda: self._finish_logout(session, request))
+            self.wait_until_drained(session, lambda: self._finish_logout(session, request))
         else:
             raise Rejected(RejectReason.INVALID_PDU_FIELD, f"logout reason {request.reason}")
 
@@ -306,10 +326,11 @@ class Connection:
         )
         self.writer.send(encode_logout_response(answer))
 
-    def _on_deadline(self, session: Session | None, now: float) -> None:
+    def _on_deadline(self, now: float) -> None:
+        session = self.session
         if session is None:
             self.report("login takes too long")
-            self._close()
+            self._end(EndReason.TIMED_OUT)
             return
         options = session.options
         if session.end_reason is not None:  # logging out; its tasks do not end
@@ -328,7 +349,7 @@ class Connection:
 
     def _end(self, reason: EndReason) -> None:
         """End the connection, and the session if it is still this connection's."""
-        session = self.session
+        session = self.session or self._adopted
         if session is not None and session.connection is self and session.end_reason is None:
             session.end(reason)
             self._registry.remove(session)

@@ -103,6 +103,7 @@ class LoginPhase:
         self._introduced = False  # the portal group tag has been told
         self._declared_recv_bytes = 0  # what we declared, 0 while we have not
         self._finishing = False
+        self._waited_for: set[Session] = set()
 
     # --- PduSink ---
 
@@ -370,11 +371,14 @@ class LoginPhase:
             return
         assert self._admission is not None
         key = SessionKey(self._initiator_name, request.isid, self._target_name, self._admission.target_portal_group_tag)
-        old = None if self._discovery else self._registry.find(key)
-        if old is not None:
-            self._connection.take_over(old)
-            old.when_drained(lambda: self._guard(request, lambda: self._finish(request, segment)))
-            return
+        if not self._discovery:
+            old = self._registry.find(key)
+            if old is not None:
+                self._connection.take_over(old)
+            for session in self._registry.draining(key) - self._waited_for:
+                self._waited_for.add(session)
+                self._connection.wait_until_drained(session, self._again(request, segment))
+                return
         session = Session(
             key,
             self._admission,
@@ -388,6 +392,10 @@ class LoginPhase:
             raise LoginRefused(LoginStatus.OUT_OF_RESOURCES, "too many sessions")
         self._enter(session, request, segment, self._make_parameters())
         self._connection.announce_session()
+
+    def _again(self, request: LoginRequest, segment: bytes) -> Callable[[], None]:
+        """Return what finishes the login later."""
+        return lambda: self._guard(request, lambda: self._finish(request, segment))
 
     def _make_parameters(self) -> Parameters:
         return make_parameters(self._values, self._declared_recv_bytes or DEFAULT_DATA_SEGMENT_BYTES)
@@ -403,7 +411,8 @@ class LoginPhase:
             raise LoginRefused(LoginStatus.TOO_MANY_CONNECTIONS, "a session has one connection")
         if session.connection is not self._connection:
             self._connection.take_connection(session)
-            session.when_drained(lambda: self._guard(request, lambda: self._reinstate_connection(request, segment)))
+            # Without a bound but the login's own: the SCSI layer does not know that these tasks were aborted.
+            session.when_drained(self._again(request, segment))
             return
         if session.end_reason is not None:
             raise LoginRefused(LoginStatus.SESSION_DOES_NOT_EXIST, "the session has ended")

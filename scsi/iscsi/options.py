@@ -29,6 +29,9 @@ class TargetOptions:
         login_timeout_s: how long a connection may take to log in.
         ping_interval_s: how long a peer may be silent before it is pinged.
         ping_timeout_s: how long it may be silent after that.
+        orphan_wait_s: how long the end of a login or logout waits for commands of the session that it ends; what is
+            still done for them after that can not overtake newer commands, but the backend is stalled, and hosts must
+            get in.
         abort_wait_s: how long the response to a reset waits for data that was asked for before it.
         max_pdu_errors: rejected or senseless PDUs on one connection before it is closed.
         receive_buffer_bytes: size of the receive buffer of a connection that has logged in.
@@ -50,6 +53,7 @@ class TargetOptions:
     login_timeout_s: float = 15.0
     ping_interval_s: float = 15.0
     ping_timeout_s: float = 15.0
+    orphan_wait_s: float = 5.0
     abort_wait_s: float = 1.0
     max_pdu_errors: int = 64
     receive_buffer_bytes: int = 512 * KIBIBYTE

@@ -37,6 +37,7 @@ class SessionRegistry:
         self._max_sessions = min(max_sessions, 65535)
         self._by_key: dict[SessionKey, Session] = {}
         self._by_tsih: dict[int, Session] = {}
+        self._draining: dict[SessionKey, set[Session]] = {}
         self._last_tsih = 0
 
     def __iter__(self) -> Iterator[Session]:
@@ -68,8 +69,21 @@ class SessionRegistry:
         return True
 
     def remove(self, session: Session) -> None:
-        """Forget a session that has ended; one that has taken its place stays."""
+        """Forget a session that has ended, but for what is still done on behalf of its tasks."""
         if self._by_tsih.get(session.tsih) is session:
             del self._by_tsih[session.tsih]
         if self._by_key.get(session.key) is session:
             del self._by_key[session.key]
+        if not session.drained:
+            self._draining.setdefault(session.key, set()).add(session)
+            session.when_drained(lambda: self._drained(session))
+
+    def _drained(self, session: Session) -> None:
+        sessions = self._draining[session.key]
+        sessions.remove(session)
+        if not sessions:
+            del self._draining[session.key]
+
+    def draining(self, key: SessionKey) -> set[Session]:
+        """Return the sessions of this key that have ended, and on behalf of whose tasks something is still done."""
+        return set(self._draining.get(key, ()))

@@ -9,8 +9,9 @@ command that needs no data, or brought it all, is an event right away. A write t
 How many commands may be in progress is told to the initiator with MaxCmdSN: it moves on when a command is answered, not
 when it is received, so that at most `window_commands` are in progress at any time.
 
-A command that the SCSI layer still works on when its task is aborted lives on in `_lingering` until it is completed;
-only then can nothing be written on its behalf any more, and who takes over the session waits for that.
+A command that the SCSI layer still works on when its task is aborted lingers until it is completed, and keeps its
+memory and its place in the window. When the connection is gone it becomes an orphan: who takes over the session, or the
+place of it, waits until there are none, because only then can nothing be written on behalf of old tasks any more.
 
 Spec: RFC 7143 4.2.2 "Ordering and iSCSI Numbering", 11.3 "SCSI Command", 11.4 "SCSI Response".
 """
@@ -25,6 +26,7 @@ from scsi.iscsi.early_requests import EarlyRequests
 from scsi.iscsi.errors import ConnectionFault, Rejected, RejectReason
 from scsi.iscsi.events import EndReason, Event, ScsiCommand, TaskManagement
 from scsi.iscsi.framing import PADDING, PduWriter
+from scsi.iscsi.intake import examine_command
 from scsi.iscsi.pdu import (
     ATTRIBUTE_ORDERED,
     COMMAND_ATTRIBUTE_MASK,
@@ -49,11 +51,8 @@ from scsi.iscsi.requests import REQUESTS
 from scsi.iscsi.serial_numbers import MASK, serial_in_window
 from scsi.iscsi.session_pdus import NopIn, Reject, encode_nop_in, encode_reject
 from scsi.iscsi.task_management import TaskManager
-from scsi.iscsi.task_pdus import decode_additional_header
 from scsi.iscsi.text import TextExchange
 from scsi.iscsi.transfers import (
-    INCORRECT_AMOUNT_OF_DATA,
-    UNEXPECTED_UNSOLICITED_DATA,
     DataCollector,
     WriteTransfer,
     make_fixed_sense,
@@ -88,6 +87,7 @@ class Session:
         tasks: SCSI commands in progress by InitiatorTaskTag.
         stat_sn, exp_cmd_sn, max_cmd_sn: the numbers of the next answer.
         max_send_bytes: the longest data segment to send in one Data-In.
+        immediate_commands: how many of `tasks` are immediate.
         end_reason: why it ended, or None while it lives.
     """
 
@@ -126,17 +126,17 @@ class Session:
         self.task_management = TaskManager(self)
         self.text = TextExchange(self)
         self._early = EarlyRequests(options.session_memory_bytes)
-        self._immediate_commands = 0
+        self.immediate_commands = 0
         self._lingering: set[ScsiCommand] = set()
+        self._orphans: set[ScsiCommand] = set()
         self._when_drained: list[Callable[[], None]] = []
         self._errors = 0
-        self._detached = True
         self._max_short_bytes = 0
 
     # --- the connection that carries it ---
 
     def attach(self, connection: Connection, parameters: Parameters, stat_sn: int) -> None:
-        """Go on with this connection, after its login; there are no tasks then, and none linger.
+        """Go on with this connection, after its login; there are no tasks then.
 
         Args:
             connection: where PDUs come from and go to.
@@ -148,8 +148,7 @@ class Session:
         self.events = connection.events
         self.stat_sn = stat_sn
         self.max_cmd_sn = (self.exp_cmd_sn + self.options.window_commands - 1) & MASK
-        self._immediate_commands = 0
-        self._detached = False
+        self.immediate_commands = 0
         self.set_parameters(parameters)
 
     def set_parameters(self, parameters: Parameters) -> None:
@@ -176,20 +175,21 @@ class Session:
         return self.key.target_portal_group_tag
 
     def end_tasks(self) -> None:
-        """Abort every task, without answers; SCSI commands linger until they are completed."""
+        """Abort every task, without answers; those that the SCSI layer has are orphans until they are completed."""
         for command in self.tasks.values():
             command.aborted = True
             if self.is_delivered(command):
-                self._lingering.add(command)
+                self._orphans.add(command)
             elif command.transfer is not None:
                 self.collector.abandon(command.transfer)
+        self._orphans |= self._lingering
+        self._lingering.clear()
         self.tasks.clear()
         self.line.clear()
         self.collector.clear()
         self.task_management.clear()
         self.text.clear()
         self._early.clear()
-        self._detached = True
 
     def end(self, reason: EndReason) -> None:
         """End for good; `SessionEnded` is told by the connection."""
@@ -197,9 +197,14 @@ class Session:
             self.end_reason = reason
             self.end_tasks()
 
+    @property
+    def drained(self) -> bool:
+        """Whether nothing is done any more on behalf of tasks that the session has lost."""
+        return not self._orphans
+
     def when_drained(self, callback: Callable[[], None]) -> None:
-        """Call back, maybe at once, when nothing can be done on behalf of aborted tasks any more."""
-        if self._lingering:
+        """Call back as soon as the session is `drained`, maybe at once; those who asked first are called first."""
+        if self._orphans:
             self._when_drained.append(callback)
         else:
             callback()
@@ -327,7 +332,7 @@ class Session:
         command = ScsiCommand(self, header[4], header[9], flags & COMMAND_ATTRIBUTE_MASK, tag, cmd_sn, immediate)
         transfer = None
         if flags & COMMAND_WRITE or ahs or data or immediate or not flags & FINAL:
-            transfer = self._examine(command, header, ahs, data, placed)
+            transfer = examine_command(self, command, header, ahs, data, placed)
         elif flags & COMMAND_READ:
             command.data_in_bytes = header[6]
         if not immediate:
@@ -358,55 +363,6 @@ class Session:
         if tag in self.task_management or not self.tasks[tag].aborted:
             raise Rejected(RejectReason.TASK_IN_PROGRESS, f"task tag {tag:#x} is in use")
         self._lingering.add(self.tasks.pop(tag))
-
-    def _examine(
-        self, command: ScsiCommand, header: Header, ahs: bytes, data: memoryview, placed: bool
-    ) -> WriteTransfer | None:
-        """Look at all but the simplest commands; return a transfer when data is to be waited for or is wrong.
-
-        Raises:
-            Rejected: the command can not be made sense of, or there are too many immediate ones.
-            ConnectionFault: its additional header is malformed.
-        """
-        flags, expected = header[1], header[6]
-        if not flags & COMMAND_WRITE and (data or not flags & FINAL):
-            raise Rejected(RejectReason.INVALID_PDU_FIELD, "data with a command that does not write")
-        if ahs:
-            additional = decode_additional_header(ahs)
-            command.cdb += additional.extended_cdb
-            if additional.bidirectional_read_bytes is not None:
-                if flags & _READ_WRITE != _READ_WRITE:
-                    raise Rejected(RejectReason.INVALID_PDU_FIELD, "read length of a command that is not bidirectional")
-                command.data_in_bytes = additional.bidirectional_read_bytes
-        if command.immediate:
-            if self._immediate_commands >= self.options.max_immediate_commands:
-                raise Rejected(RejectReason.TOO_MANY_IMMEDIATE_COMMANDS, "too many immediate commands")
-            self._immediate_commands += 1
-        if not flags & COMMAND_WRITE:
-            if flags & COMMAND_READ:
-                command.data_in_bytes = expected
-            return None
-        command.data_out_bytes = expected
-        allowed = self.parameters.first_burst_length if self.parameters.immediate_data else 0
-        length = len(data)
-        if flags & FINAL and length == expected and length <= allowed:
-            command.data_out = data if placed else bytes(data)
-            return None
-        return self._begin_transfer(command, data, not flags & FINAL)
-
-    def _begin_transfer(self, command: ScsiCommand, data: memoryview, unsolicited: bool) -> WriteTransfer:
-        """Begin to collect the data of a write, of which `data` came with the command."""
-        parameters = self.parameters
-        capacity = min(command.data_out_bytes, self.options.max_data_out_bytes)
-        first = min(parameters.first_burst_length, capacity)
-        transfer = command.transfer = WriteTransfer(command, capacity, first if unsolicited else len(data), unsolicited)
-        if (unsolicited and parameters.initial_r2t) or (data and not parameters.immediate_data):
-            transfer.fail(UNEXPECTED_UNSOLICITED_DATA)
-        elif len(data) > first:
-            transfer.fail(INCORRECT_AMOUNT_OF_DATA)
-        elif data:
-            transfer.take(data)
-        return transfer
 
     def deliver(self, command: ScsiCommand) -> None:
         """Hand a command to the SCSI layer, at a time when the adapter may not be looking."""
@@ -472,7 +428,7 @@ class Session:
         del tasks[tag]
         max_cmd_sn = self.max_cmd_sn
         if command.immediate:
-            self._immediate_commands -= 1
+            self.immediate_commands -= 1
         else:
             max_cmd_sn = self.max_cmd_sn = (max_cmd_sn + 1) & MASK
         self.line.queued_bytes += command.charged_bytes
@@ -515,9 +471,10 @@ class Session:
             self._drop(command)
         elif command in self._lingering:
             self._lingering.remove(command)
-            if not self._detached:
-                self._drop(command)
-            if not self._lingering:
+            self._drop(command)
+        elif command in self._orphans:
+            self._orphans.remove(command)
+            if not self._orphans:
                 callbacks, self._when_drained = self._when_drained, []
                 for callback in callbacks:
                     callback()
@@ -533,7 +490,7 @@ class Session:
         Spec: RFC 7143 11.4.11: a window that was closed and opens with nothing to send is told by a NOP-In.
         """
         if command.immediate:
-            self._immediate_commands -= 1
+            self.immediate_commands -= 1
         else:
             closed = (self.max_cmd_sn + 1) & MASK == self.exp_cmd_sn
             self.max_cmd_sn = (self.max_cmd_sn + 1) & MASK

@@ -73,15 +73,57 @@ def test_a_login_that_waits_for_an_old_session_takes_nothing_else() -> None:
 
 
 def test_a_login_does_not_wait_for_an_old_session_for_ever() -> None:
-    old = logged_in()
+    # A stalled backend must not keep hosts out; the SCSI layer keeps old writes from overtaking new commands.
+    old = logged_in(TargetOptions(orphan_wait_s=5.0))
     old.send(old.command_pdu())
     new = Peer(registry=old.registry)
     new.send(new.login_pdu(new.names()))
-    new.timer(new.clock.now + 15)
+    assert new.connection.next_deadline() == 1005.0
+    (answer,) = new.timer(1005.0)
+    assert answer.login_status == 0
+    assert [type(event).__name__ for event in new.events] == ["SessionEnded", "ProtocolFault", "LoggedIn"]
+    old.commands[0].complete(0)
+    assert new.look() == []
+    assert len(new.registry) == 1
+
+
+def test_a_login_waits_for_commands_of_a_session_whose_connection_was_lost() -> None:
+    old = logged_in()
+    old.send(old.command_pdu() + old.command_pdu())
+    old.connection.connection_lost()
+    new = Peer(registry=old.registry)
+    assert new.send(new.login_pdu(new.names())) == []
+    old.commands[0].complete(0)
+    assert new.look() == []
+    old.commands[1].complete(0)
+    (answer,) = new.look()
+    assert answer.login_status == 0
+    assert new.ends == []
+    other = Peer(registry=old.registry)
+    other.isid = b"\x80OTHER"
+    other.log_in()
+
+
+def test_a_login_that_takes_too_long_to_wait_for_a_connection_is_closed() -> None:
+    old = logged_in()
+    old.send(old.command_pdu())
+    new = Peer(registry=old.registry)
+    new.send(new.login_pdu(new.names(), tsih=old.session.tsih))
+    new.timer(1015.0)
     assert new.is_closed()
-    third = Peer(registry=old.registry)
-    third.log_in()
-    assert [type(event).__name__ for event in third.events] == ["LoggedIn"]
+    assert old.is_closed()
+    assert old.session.end_reason is not None
+    assert len(new.registry) == 0
+
+
+def test_a_logout_does_not_wait_for_commands_for_ever() -> None:
+    peer = logged_in(TargetOptions(orphan_wait_s=5.0))
+    peer.send(peer.command_pdu(READ, read=4))
+    peer.send(peer.logout_pdu())
+    assert [pdu.opcode for pdu in peer.timer(1005.0)] == [LOGOUT_RESPONSE]
+    assert peer.is_closed()
+    peer.commands[0].complete(0, b"late")
+    assert peer.look() == []
 
 
 def test_the_admin_can_end_a_session_and_the_initiator_is_told() -> None:
