@@ -76,6 +76,8 @@ class FakeUnit:
     replies: list[FakeAnswer | None] = field(default_factory=list)
     # The same by opcode, for as long as it is there.
     always: dict[int, FakeAnswer] = field(default_factory=dict)
+    # Operation codes that are taken and never answered.
+    silent: set[int] = field(default_factory=set)
     data: bytearray = field(default_factory=bytearray)
 
     def __post_init__(self) -> None:
@@ -156,6 +158,9 @@ class FakeArray:
         queue, self._queue = self._queue, []
         for command in queue:
             answer = self._execute(command)
+            unit = self.units.get(int.from_bytes(command.lun[:2], "big"))
+            if unit is not None and command.cdb[0] in unit.silent:
+                continue
             if command.path.nexus == command.nexus:
                 command.end(answer)
 
@@ -417,6 +422,10 @@ class Rig:
     def unit(self) -> ExternalLogicalUnit:
         """The same as annex sees it."""
         return self.external.units()[0]
+
+    def holder(self) -> int | None:
+        """The nexus that has the LU reserved."""
+        return self.lu.reserved_by
 
     def reconnect(self) -> None:
         self.path.up()

@@ -477,6 +477,17 @@ def test_a_target_that_contradicts_itself_loses_the_connection(name: str) -> Non
     assert peer.send(peer.response(read.task_tag)) == []
 
 
+@pytest.mark.parametrize("offset", [20000, 90000])
+def test_a_long_data_in_that_is_out_of_place_is_not_put_anywhere(offset: int) -> None:
+    peer = logged_in()
+    memory = bytearray(100000)
+    tasks = peer.submit(READ_CDB, data_in_bytes=100000, place=memoryview(memory))
+    stream = peer.data_in(peer.request().task_tag, b"x" * 40000, offset=offset)
+    peer.send_pieces([stream[:10000], stream[10000:30000], stream[30000:]])
+    assert tasks[0].undelivered is Undelivered.LINK_LOST
+    assert not any(memory)
+
+
 def test_pdus_before_a_bad_one_count() -> None:
     peer = logged_in()
     first, second = peer.submit(), peer.submit()
