@@ -423,7 +423,7 @@ class Rig:
         """The same as annex sees it."""
         return self.external.units()[0]
 
-    def holder(self) -> int | None:
+    def reserved_by(self) -> int | None:
         """The nexus that has the LU reserved."""
         return self.lu.reserved_by
 

@@ -259,18 +259,18 @@ def test_reserve_release_and_reset_reach_the_array() -> None:
     results = Results()
     rig.unit.reserve(results)
     rig.clock.run_until_idle()
-    assert rig.holder() == rig.path.nexus
+    assert rig.reserved_by() == rig.path.nexus
     rig.unit.release(results)
     rig.clock.run_until_idle()
-    assert rig.holder() is None
+    assert rig.reserved_by() is None
     rig.lu.reserved_by = 99
     rig.unit.reserve(results)
     rig.unit.release(results)
     rig.clock.run_until_idle()
-    assert rig.holder() == 99
+    assert rig.reserved_by() == 99
     rig.unit.reset(results)
     rig.clock.run_until_idle()
-    assert rig.holder() is None
+    assert rig.reserved_by() is None
     assert results[:2] + results[3:] == [None, None, None, None]
     assert results.faults == [Fault.RESERVATION_CONFLICT]
 
