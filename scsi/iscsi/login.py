@@ -20,30 +20,21 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from scsi.iscsi.chap import ChapFailure, ChapTarget, RandomBytes
+from scsi.iscsi.chap import ChapFailure, RandomBytes
 from scsi.iscsi.directory import Addresses, Admission, TargetDirectory
 from scsi.iscsi.errors import ConnectionFault, LoginRefused, LoginStatus
 from scsi.iscsi.keys import (
     DEFAULT_DATA_SEGMENT_BYTES,
-    IRRELEVANT,
-    KEYS,
     MAX_NEGOTIATION_BYTES,
-    NONE,
-    NOT_UNDERSTOOD,
-    REJECT,
-    Key,
     Parameters,
-    Rule,
-    Scope,
     TextError,
-    Value,
-    answer_offer,
     decode_text,
     encode_text,
-    make_parameters,
 )
+from scsi.iscsi.login_keys import OperationalKeys
+from scsi.iscsi.login_security import SecurityNegotiation, is_security_key
 from scsi.iscsi.names import InvalidName, check_peer_name
 from scsi.iscsi.options import TargetOptions
 from scsi.iscsi.pdu import (
@@ -74,6 +65,17 @@ _STAGES = frozenset({SECURITY_NEGOTIATION, OPERATIONAL_NEGOTIATION})
 _VERSION = 0
 
 
+class _Wish(NamedTuple):
+    """What the first text of a login asks for, and what came of asking the directory."""
+
+    key: SessionKey
+    admission: Admission
+    options: TargetOptions
+    discovery: bool
+    security: SecurityNegotiation
+    keys: OperationalKeys
+
+
 class LoginPhase:
     """One login on one connection; a `PduSink` until the session takes over."""
 
@@ -97,11 +99,7 @@ class LoginPhase:
         self._stat_sn = 0
         self._text = b""
         self._seen: set[str] = set()
-        self._values: dict[str, Value] = {}
-        self._admission: Admission | None = None
-        self._chap: ChapTarget | None = None
-        self._introduced = False  # the portal group tag has been told
-        self._declared_recv_bytes = 0  # what we declared, 0 while we have not
+        self._wish: _Wish | None = None
         self._finishing = False
         self._waited_for: set[Session] = set()
 
@@ -150,7 +148,8 @@ class LoginPhase:
             return
         text, self._text = self._text, b""
         answers = self._negotiate(decode_text(text))
-        transit = request.transit and self._may_leave_stage()
+        assert self._wish is not None
+        transit = request.transit and self._wish.security.check_progress()
         segment = encode_text(answers)
         # Bounds what an initiator can make us say with keys that nobody knows.
         if len(segment) > DEFAULT_DATA_SEGMENT_BYTES:
@@ -189,19 +188,6 @@ class LoginPhase:
             if (request.current_stage, request.next_stage) not in _TRANSITIONS:
                 raise LoginRefused(LoginStatus.INVALID_DURING_LOGIN, f"no way to stage {request.next_stage}")
 
-    def _may_leave_stage(self) -> bool:
-        """Say whether the initiator may go on; refuse when it never will be able to."""
-        if self._authenticated:
-            return True
-        if self._chap is None:
-            raise LoginRefused(LoginStatus.AUTHENTICATION_FAILURE, "CHAP is required and not offered")
-        return False
-
-    @property
-    def _authenticated(self) -> bool:
-        assert self._admission is not None
-        return self._admission.chap is None or (self._chap is not None and self._chap.done)
-
     # --- text ---
 
     def _negotiate(self, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -210,114 +196,62 @@ class LoginPhase:
             if name in self._seen:
                 raise TextError(f"{name} is declared twice")
             self._seen.add(name)
-        if self._admission is None:
-            self._admit(dict(pairs))
-        if self._stage == OPERATIONAL_NEGOTIATION and not self._authenticated:
-            raise LoginRefused(LoginStatus.AUTHENTICATION_FAILURE, "authentication is required and skipped")
-        answers = self._introduce()
-        answers += self._authenticate(pairs)
-        if self._stage == OPERATIONAL_NEGOTIATION and not self._declared_recv_bytes:
-            self._declared_recv_bytes = self._effective_options.max_recv_data_segment_length
-            answers.append(("MaxRecvDataSegmentLength", str(self._declared_recv_bytes)))
-        # FirstBurstLength last, because MaxBurstLength bounds it whatever the order they come in (13.14).
-        for name, value in sorted(pairs, key=lambda pair: pair[0] == "FirstBurstLength"):
-            if name == "AuthMethod" or name.startswith("CHAP_"):
-                continue
-            answer = self._answer(name, value)
-            if answer:
-                answers.append((name, answer))
-        return answers
+        answers: list[tuple[str, str]] = []
+        if self._wish is None:
+            self._wish = self._admit(dict(pairs))
+            answers += self._introduce(self._wish)
+        wish = self._wish
+        if self._stage == SECURITY_NEGOTIATION:
+            answers += wish.security.answer(pairs)
+        else:
+            if not wish.security.authenticated:
+                raise LoginRefused(LoginStatus.AUTHENTICATION_FAILURE, "authentication is required and skipped")
+            if any(is_security_key(name) for name, _value in pairs):
+                raise LoginRefused(LoginStatus.INITIATOR_ERROR, "security keys outside of the security stage")
+            answers += wish.keys.declare()
+        return answers + wish.keys.answer(pairs)
 
-    @property
-    def _effective_options(self) -> TargetOptions:
-        assert self._admission is not None
-        return self._admission.options or self._options
-
-    def _admit(self, offered: dict[str, str]) -> None:
+    def _admit(self, offered: dict[str, str]) -> _Wish:
         """Find out from the first text who wants to use what, and ask whether it may."""
         session_type = offered.get("SessionType", "Normal")
         if session_type not in ("Normal", "Discovery"):
             raise LoginRefused(LoginStatus.SESSION_TYPE_NOT_SUPPORTED, "unknown SessionType")
-        self._discovery = session_type == "Discovery"
-        wanted = ("InitiatorName",) if self._discovery else ("InitiatorName", "TargetName")
-        for name in wanted:
+        discovery = session_type == "Discovery"
+        for name in ("InitiatorName",) if discovery else ("InitiatorName", "TargetName"):
             if name not in offered:
                 raise LoginRefused(LoginStatus.MISSING_PARAMETER, f"{name} is missing")
         try:
-            self._initiator_name = check_peer_name(offered["InitiatorName"])
+            initiator_name = check_peer_name(offered["InitiatorName"])
         except InvalidName as error:
             raise LoginRefused(LoginStatus.INITIATOR_ERROR, f"InitiatorName {error}") from None
-        self._target_name = ""
-        if self._discovery:
-            self._admission = self._directory.admit_discovery(self._initiator_name, self._addresses)
-            return
-        try:
-            self._target_name = check_peer_name(offered["TargetName"])
-        except InvalidName as error:
-            raise LoginRefused(LoginStatus.NOT_FOUND, f"TargetName {error}") from None
-        self._admission = self._directory.admit(self._initiator_name, self._target_name, self._addresses)
+        target_name = ""
+        if discovery:
+            admission = self._directory.admit_discovery(initiator_name, self._addresses)
+        else:
+            try:
+                target_name = check_peer_name(offered["TargetName"])
+            except InvalidName as error:
+                raise LoginRefused(LoginStatus.NOT_FOUND, f"TargetName {error}") from None
+            admission = self._directory.admit(initiator_name, target_name, self._addresses)
+        first = self._first
+        assert first is not None
+        options = admission.options or self._options
+        return _Wish(
+            SessionKey(initiator_name, first.isid, target_name, admission.target_portal_group_tag),
+            admission,
+            options,
+            discovery,
+            SecurityNegotiation(admission.chap, self._random_bytes),
+            OperationalKeys(options, discovery=discovery, existing=bool(first.tsih)),
+        )
 
-    def _introduce(self) -> list[tuple[str, str]]:
+    @staticmethod
+    def _introduce(wish: _Wish) -> list[tuple[str, str]]:
         """Return what the first response that has text must and may tell (13.9, 13.6)."""
-        assert self._admission is not None
-        if self._introduced:
-            return []
-        self._introduced = True
-        pairs = [("TargetPortalGroupTag", str(self._admission.target_portal_group_tag))]
-        if self._admission.target_alias and not self._discovery:
-            pairs.append(("TargetAlias", self._admission.target_alias))
+        pairs = [("TargetPortalGroupTag", str(wish.admission.target_portal_group_tag))]
+        if wish.admission.target_alias and not wish.discovery:
+            pairs.append(("TargetAlias", wish.admission.target_alias))
         return pairs
-
-    def _authenticate(self, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Answer the security keys (12)."""
-        assert self._admission is not None
-        security = {name: value for name, value in pairs if name == "AuthMethod" or name.startswith("CHAP_")}
-        if not security:
-            return []
-        if self._stage != SECURITY_NEGOTIATION:
-            raise LoginRefused(LoginStatus.INITIATOR_ERROR, "security keys outside of the security stage")
-        answers: list[tuple[str, str]] = []
-        policy = self._admission.chap
-        offered = security.pop("AuthMethod", None)
-        if offered is not None:
-            method, _ = answer_offer(KEYS["AuthMethod"], offered, (NONE,) if policy is None else ("CHAP",))
-            if method == REJECT:
-                raise LoginRefused(LoginStatus.AUTHENTICATION_FAILURE, "no authentication method in common")
-            answers.append(("AuthMethod", method))
-            if policy is not None:
-                self._chap = ChapTarget(policy, self._random_bytes)
-        if security:
-            if self._chap is None:
-                raise LoginRefused(LoginStatus.INITIATOR_ERROR, "CHAP keys without AuthMethod=CHAP")
-            # The three steps use CHAP_N, CHAP_I and so on of either side; each is declared once by each.
-            answers += self._chap.step(security)
-        return answers
-
-    def _answer(self, name: str, value: str) -> str:
-        """Answer one key that is not of the security stage; `""` when there is nothing to say."""
-        key = KEYS.get(name)
-        if key is None:
-            return NOT_UNDERSTOOD
-        if not key.from_initiator or key.scope is Scope.FULL_FEATURE:
-            raise TextError(f"{name} is not for an initiator to send during login")
-        if self._discovery and not key.in_discovery:
-            return IRRELEVANT
-        assert self._first is not None
-        if self._first.tsih and key.scope is Scope.LEADING and key.rule is not Rule.DECLARE:
-            return REJECT  # belongs to the session, which exists
-        answer, result = answer_offer(key, value, self._wanted(key))
-        if result is not None:
-            self._values[name] = result
-        return answer
-
-    def _wanted(self, key: Key) -> Value | tuple[str, ...] | None:
-        wanted = self._effective_options.wanted().get(key.name)
-        if key.name == "FirstBurstLength":
-            max_burst_length = self._values.get("MaxBurstLength", KEYS["MaxBurstLength"].default)
-            assert isinstance(wanted, int)
-            assert isinstance(max_burst_length, int)
-            return min(wanted, max_burst_length)
-        return wanted
 
     # --- responses ---
 
@@ -364,48 +298,43 @@ class LoginPhase:
 
     def _finish(self, request: LoginRequest, segment: bytes) -> None:
         """Make the session, or the new connection of one, as soon as what it replaces has ended."""
-        if self._connection.closing:
+        wish, connection = self._wish, self._connection
+        assert wish is not None
+        if connection.closing:
             return
         if request.tsih:
-            self._reinstate_connection(request, segment)
+            self._reinstate_connection(wish, request, segment)
             return
-        assert self._admission is not None
-        key = SessionKey(self._initiator_name, request.isid, self._target_name, self._admission.target_portal_group_tag)
-        if not self._discovery:
-            old = self._registry.find(key)
+        if not wish.discovery:
+            old = self._registry.find(wish.key)
             if old is not None:
-                self._connection.take_over(old)
-            for session in self._registry.draining(key) - self._waited_for:
-                self._waited_for.add(session)
-                self._connection.wait_until_drained(session, self._again(request, segment))
+                connection.take_over(old)
+            for ended in self._registry.draining(wish.key) - self._waited_for:
+                self._waited_for.add(ended)
+                connection.wait_until_drained(ended, self._again(request, segment))
                 return
         session = Session(
-            key,
-            self._admission,
-            self._effective_options,
-            discovery=self._discovery,
+            wish.key,
+            wish.admission,
+            wish.options,
+            discovery=wish.discovery,
             cid=request.cid,
             cmd_sn=request.cmd_sn,
-            initiator_alias=str(self._values.get("InitiatorAlias", "")),
+            initiator_alias=str(wish.keys.values.get("InitiatorAlias", "")),
         )
         if not self._registry.add(session):
             raise LoginRefused(LoginStatus.OUT_OF_RESOURCES, "too many sessions")
-        self._enter(session, request, segment, self._make_parameters())
-        self._connection.announce_session()
+        self._enter(session, request, segment, wish.keys.make_parameters())
+        connection.announce_session()
 
     def _again(self, request: LoginRequest, segment: bytes) -> Callable[[], None]:
         """Return what finishes the login later."""
         return lambda: self._guard(request, lambda: self._finish(request, segment))
 
-    def _make_parameters(self) -> Parameters:
-        return make_parameters(self._values, self._declared_recv_bytes or DEFAULT_DATA_SEGMENT_BYTES)
-
-    def _reinstate_connection(self, request: LoginRequest, segment: bytes) -> None:
+    def _reinstate_connection(self, wish: _Wish, request: LoginRequest, segment: bytes) -> None:
         """Give a session a new connection in place of its old one (6.3.4)."""
-        assert self._admission is not None
         session = self._registry.find_tsih(request.tsih)
-        key = SessionKey(self._initiator_name, request.isid, self._target_name, self._admission.target_portal_group_tag)
-        if session is None or session.key != key or session.discovery != self._discovery:
+        if session is None or session.key != wish.key or session.discovery != wish.discovery:
             raise LoginRefused(LoginStatus.SESSION_DOES_NOT_EXIST, "no such session")
         if session.cid != request.cid:
             raise LoginRefused(LoginStatus.TOO_MANY_CONNECTIONS, "a session has one connection")
@@ -414,9 +343,7 @@ class LoginPhase:
             # Without a bound but the login's own: the SCSI layer does not know that these tasks were aborted.
             session.when_drained(self._again(request, segment))
             return
-        if session.end_reason is not None:
-            raise LoginRefused(LoginStatus.SESSION_DOES_NOT_EXIST, "the session has ended")
-        mine = self._make_parameters()
+        mine = wish.keys.make_parameters()
         parameters = replace(
             session.parameters,
             header_digest=mine.header_digest,
