@@ -26,16 +26,17 @@ _SKIPPED = EarlyRequest((), b"", b"")
 
 
 class EarlyRequests:
-    """The early requests of one session by CmdSN."""
+    """The early requests of one session.
+
+    Attributes:
+        requests: these by CmdSN; after every command the session looks whether there are any.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         """Begin empty; `max_bytes` is the most data to keep."""
-        self._requests: dict[int, EarlyRequest] = {}
+        self.requests: dict[int, EarlyRequest] = {}
         self._bytes = 0
         self._max_bytes = max_bytes
-
-    def __len__(self) -> int:
-        return len(self._requests)
 
     def keep(self, cmd_sn: int, header: Header, ahs: bytes, data: memoryview) -> None:
         """Keep a request; a second one of the same number is ignored.
@@ -43,26 +44,26 @@ class EarlyRequests:
         Raises:
             ConnectionFault: it is too much.
         """
-        if cmd_sn in self._requests:
+        if cmd_sn in self.requests:
             return
         self._bytes += len(data)
         if self._bytes > self._max_bytes:
             raise ConnectionFault("too much data of requests that are not due yet")
-        self._requests[cmd_sn] = EarlyRequest(header, ahs, bytes(data))
+        self.requests[cmd_sn] = EarlyRequest(header, ahs, bytes(data))
 
     def skip(self, cmd_sn: int) -> None:
         """Let a number count as received, with or without its request."""
         self.pop(cmd_sn)
-        self._requests[cmd_sn] = _SKIPPED
+        self.requests[cmd_sn] = _SKIPPED
 
     def pop(self, cmd_sn: int) -> EarlyRequest | None:
         """Return the request of this number and keep it no longer."""
-        request = self._requests.pop(cmd_sn, None)
+        request = self.requests.pop(cmd_sn, None)
         if request is not None:
             self._bytes -= len(request.data)
         return request
 
     def clear(self) -> None:
         """Keep nothing any more."""
-        self._requests.clear()
+        self.requests.clear()
         self._bytes = 0

@@ -220,7 +220,7 @@ class Session:
                 # The window is open when MaxCmdSN is not just below ExpCmdSN.
                 if cmd_sn == self.exp_cmd_sn and (self.max_cmd_sn + 1) & MASK != cmd_sn and not self.discovery:
                     self._accept(header, ahs, data, placed, False)
-                    if self._early:
+                    if self._early.requests:
                         self._release_early()
                 else:
                     self._receive_numbered(header, ahs, data, placed)
@@ -298,7 +298,7 @@ class Session:
 
     def _release_early(self) -> None:
         """Handle the requests that have become due."""
-        while self._early and self.end_reason is None:
+        while self._early.requests and self.end_reason is None:
             early = self._early.pop(self.exp_cmd_sn)
             if early is None:
                 return
@@ -326,7 +326,7 @@ class Session:
         flags = header[1]
         tag = header[5]
         tasks = self.tasks
-        if tag in tasks or tag in self.task_management or tag == RESERVED_TAG:
+        if tag in tasks or tag in self.task_management.by_tag or tag == RESERVED_TAG:
             self._check_tag(tag)
         cmd_sn = header[7]
         command = ScsiCommand(self, header[4], header[9], flags & COMMAND_ATTRIBUTE_MASK, tag, cmd_sn, immediate)
@@ -360,7 +360,7 @@ class Session:
         """Make way for a new task of this tag, when there is no task of it that is still to be answered."""
         if tag == RESERVED_TAG:
             raise Rejected(RejectReason.INVALID_PDU_FIELD, "reserved task tag")
-        if tag in self.task_management or not self.tasks[tag].aborted:
+        if tag in self.task_management.by_tag or not self.tasks[tag].aborted:
             raise Rejected(RejectReason.TASK_IN_PROGRESS, f"task tag {tag:#x} is in use")
         self._lingering.add(self.tasks.pop(tag))
 

@@ -51,18 +51,19 @@ _ABORTS_ALL = frozenset({TARGET_WARM_RESET, TARGET_COLD_RESET})
 
 
 class TaskManager:
-    """The task management functions of one session that are not answered yet."""
+    """The task management functions of one session that are not answered yet.
+
+    Attributes:
+        by_tag: these by initiator task tag; for every command the session looks whether its tag is in here.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._functions: dict[int, TaskManagement] = {}
-
-    def __contains__(self, initiator_task_tag: int) -> bool:
-        return initiator_task_tag in self._functions
+        self.by_tag: dict[int, TaskManagement] = {}
 
     def clear(self) -> None:
         """Answer nothing any more."""
-        self._functions.clear()
+        self.by_tag.clear()
 
     def receive(self, header: Header) -> None:
         """Take a Task Management Function Request.
@@ -75,9 +76,9 @@ class TaskManager:
         tag = request.initiator_task_tag
         if tag == RESERVED_TAG:
             raise Rejected(RejectReason.INVALID_PDU_FIELD, "reserved task tag")
-        if tag in self._functions or tag in session.tasks:
+        if tag in self.by_tag or tag in session.tasks:
             raise Rejected(RejectReason.TASK_IN_PROGRESS, f"task tag {tag:#x} is in use")
-        if len(self._functions) >= session.options.max_immediate_commands:
+        if len(self.by_tag) >= session.options.max_immediate_commands:
             raise Rejected(RejectReason.TOO_MANY_IMMEDIATE_COMMANDS, "too many task management functions")
         if request.function == TASK_REASSIGN:
             self._answer(tag, REASSIGN_NOT_SUPPORTED)
@@ -91,7 +92,7 @@ class TaskManager:
     def _abort_task(self, request: TaskManagementRequest) -> None:
         session = self._session
         tag = request.initiator_task_tag
-        if request.referenced_task_tag in self._functions:
+        if request.referenced_task_tag in self.by_tag:
             self._answer(tag, FUNCTION_REJECTED)
             return
         command = session.tasks.get(request.referenced_task_tag)
@@ -103,7 +104,7 @@ class TaskManager:
             self._answer(tag, FUNCTION_REJECTED)
         elif session.is_delivered(command):
             function = TaskManagement(session, ABORT_TASK, request.lun, tag, command)
-            self._functions[tag] = function
+            self.by_tag[tag] = function
             session.events.append(function)
         else:
             # Its host may drop or still send what was asked for; either is fine, nobody waits for it.
@@ -130,31 +131,31 @@ class TaskManager:
         if unanswered:
             function.unanswered = unanswered
             function.deadline = session.connection.clock() + session.options.abort_wait_s
-        self._functions[request.initiator_task_tag] = function
+        self.by_tag[request.initiator_task_tag] = function
         session.events.append(function)
 
     def finish(self, function: TaskManagement, response: int) -> None:
         """Remember how a function went, and answer it when nothing more is to be waited for."""
         assert function.response is None, "a function is completed once"
         function.response = response
-        if self._functions.get(function.initiator_task_tag) is function:
+        if self.by_tag.get(function.initiator_task_tag) is function:
             self._session.linger_aborted()
             self._answer_when_due(function)
 
     def data_ended(self, target_transfer_tag: int) -> None:
         """Learn that data of an aborted task has come, or has not."""
-        for function in list(self._functions.values()):
+        for function in list(self.by_tag.values()):
             if target_transfer_tag in function.unanswered:
                 function.unanswered.discard(target_transfer_tag)
                 self._answer_when_due(function)
 
     def next_deadline(self) -> float | None:
         """Return when `on_timer` has something to do."""
-        return min((f.deadline for f in self._functions.values() if f.deadline is not None), default=None)
+        return min((f.deadline for f in self.by_tag.values() if f.deadline is not None), default=None)
 
     def on_timer(self, now: float) -> None:
         """Wait no longer for data that has not come in time."""
-        for function in list(self._functions.values()):
+        for function in list(self.by_tag.values()):
             if function.deadline is not None and now >= function.deadline:
                 self._session.collector.forget(function.unanswered)
                 function.unanswered = set()
@@ -164,7 +165,7 @@ class TaskManager:
     def _answer_when_due(self, function: TaskManagement) -> None:
         if function.response is None or function.unanswered:
             return
-        del self._functions[function.initiator_task_tag]
+        del self.by_tag[function.initiator_task_tag]
         self._answer(function.initiator_task_tag, function.response)
         if function.function == TARGET_COLD_RESET and function.response == FUNCTION_COMPLETE:
             self._session.connection.end_after_reset()
