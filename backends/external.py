@@ -264,8 +264,9 @@ class ExternalLogicalUnit:
             return
 
         def answered(complete: bool) -> None:
-            if complete:
-                self._lapsed("reset by annex itself")
+            if complete and self._fencing:
+                self._fencing = False  # until whoever is told now reserves again
+                self._tell_lapsed("reset by annex itself")
             done(None if complete else VolumeError(Fault.HARDWARE, f"{self.name}: LOGICAL UNIT RESET failed"))
 
         self.path.reset_unit(self.lun, answered)
@@ -299,8 +300,11 @@ class ExternalLogicalUnit:
 
     def _lapsed(self, why: str) -> None:
         if self._fencing:
-            for listener in tuple(self._listeners):
-                listener.unit_lapsed(self, why)
+            self._tell_lapsed(why)
+
+    def _tell_lapsed(self, why: str) -> None:
+        for listener in tuple(self._listeners):
+            listener.unit_lapsed(self, why)
 
     def park(self, operation: DataOperation, fault: Fault, detail: str) -> None:
         """Keep a read until the unit is back, once for `PARK_S` at the longest."""

@@ -156,6 +156,9 @@ def test_a_release_that_the_array_refuses_is_made_by_a_reset() -> None:
     rig.lu.always[RELEASE] = check(4, 0x44, 0)
     assert rig.drop() == ["dropped"]
     assert rig.lu.reserved_by is None
+    rig.path.cut()
+    rig.reconnect()
+    assert rig.array.resets == 1  # nothing was left behind that a second one had to clear
 
 
 def test_a_take_during_the_release_takes_it_anew() -> None:
