@@ -170,6 +170,19 @@ def test_whole_device_passes_requests_through(left: MemoryVolume) -> None:
     assert results == [None]
 
 
+def test_device_that_comes_back_smaller_is_not_read_any_more(left: MemoryVolume) -> None:
+    device = virtual_device((left, 0, 0))
+    assert read(device, 0, 1) == [bytes(512)]
+    left.blocks = 99
+    device.refresh()
+    assert device.state is DeviceState.BLOCKED
+    assert read(device, 0, 1) == [device.fault()]
+    assert write(device, 0, bytes(512)) == [device.fault()]
+    left.blocks = 100
+    device.refresh()
+    assert read(device, 0, 1) == [bytes(512)]
+
+
 def test_mixed_block_lengths_are_refused(left: MemoryVolume) -> None:
     device = virtual_device((left, 0, 8), (MemoryVolume(100, 4096), 0, 8))
     assert device.state is DeviceState.BLOCKED
