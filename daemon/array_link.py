@@ -21,6 +21,7 @@ from dataclasses import replace
 from typing import cast
 
 from backends.array_path import Answer, PathListener
+from daemon.deadline import Deadline
 from scsi.iscsi.initiator import InitiatorConnection
 from scsi.iscsi.initiator_options import InitiatorEvent, InitiatorOptions, SessionOver, SessionReady
 from scsi.iscsi.initiator_task import Task, Undelivered
@@ -239,10 +240,9 @@ class LinkProtocol(asyncio.BufferedProtocol):
         self._paused = False
         self._receiving = False
         self._flush_due = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
         self._login_timer: asyncio.TimerHandle | None = None
         self.connection = InitiatorConnection(options, loop.time, secrets.token_bytes, self._wake)
+        self._deadline = Deadline(loop, self.connection.next_deadline, self._on_timer)
 
     # --- asyncio ---
 
@@ -324,20 +324,9 @@ class LinkProtocol(asyncio.BufferedProtocol):
             self._act(connection.connection_lost())
             transport.close()
         else:
-            self._arm()
-
-    def _arm(self) -> None:
-        """Set the timer; one that runs is left alone unless it would be late, and looks again when it fires."""
-        deadline = self.connection.next_deadline()
-        if deadline is None or (self._timer is not None and self._timer_at <= deadline):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at = deadline
-        self._timer = self._loop.call_at(deadline, self._on_timer)
+            self._deadline.arm()
 
     def _on_timer(self) -> None:
-        self._timer = None
         self._act(self.connection.on_timer(self._loop.time()))
         self._flush()
 
@@ -359,9 +348,9 @@ class LinkProtocol(asyncio.BufferedProtocol):
         if self.ended:
             return
         self.ended = True
-        for timer in (self._timer, self._login_timer):
-            if timer is not None:
-                timer.cancel()
+        self._deadline.cancel()
+        if self._login_timer is not None:
+            self._login_timer.cancel()
         self._timer = self._login_timer = None
         transport = self._transport
         if transport is not None:

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol, cast
 
+from daemon.deadline import Deadline
 from scsi.iscsi.connection import Connection
 from scsi.iscsi.directory import Addresses, TargetDirectory
 from scsi.iscsi.events import Event, LoggedIn, ProtocolFault, ScsiCommand, SessionEnded, TaskManagement
@@ -102,6 +103,7 @@ class HostConnection(asyncio.BufferedProtocol):
 
     _transport: asyncio.Transport
     _core: Connection
+    _deadline: Deadline
 
     def __init__(self, portal: Portal, loop: asyncio.AbstractEventLoop) -> None:
         self.peer = "?"
@@ -110,8 +112,6 @@ class HostConnection(asyncio.BufferedProtocol):
         self._loop = loop
         self._execute: Callable[[ScsiCommand], None] = execute_without_unit
         self._paused = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
         self._handle: dict[type[Event], Callable[[Event], None]] = {
             LoggedIn: self._logged_in,
             TaskManagement: lambda event: portal.handler.manage(cast(TaskManagement, event)),
@@ -134,8 +134,9 @@ class HostConnection(asyncio.BufferedProtocol):
         self._core = Connection(
             self._portal.directory, self._portal.registry, addresses, clock=self._loop.time, wake=self._wake
         )
+        self._deadline = Deadline(self._loop, self._core.next_deadline, self._on_timer)
         self._portal.opened(self)
-        self._arm()
+        self._deadline.arm()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Say where the next bytes go."""
@@ -164,8 +165,7 @@ class HostConnection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the session that it carried."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._deadline.cancel()
         self._act(self._core.connection_lost())
         self._portal.closed(self)
         self.gone.set()
@@ -212,7 +212,7 @@ class HostConnection(asyncio.BufferedProtocol):
         if core.closing and not self._paused:
             self._transport.close()
         else:
-            self._arm()
+            self._deadline.arm()
 
     def _send(self) -> None:
         if not self._paused:
@@ -220,17 +220,6 @@ class HostConnection(asyncio.BufferedProtocol):
             if out:
                 self._transport.writelines(out)
 
-    def _arm(self) -> None:
-        """See to it that the timer comes by the core's deadline; one that comes early just looks again."""
-        deadline = self._core.next_deadline()
-        if deadline is None or (self._timer is not None and self._timer_at <= deadline):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at = deadline
-        self._timer = self._loop.call_at(deadline, self._on_timer)
-
     def _on_timer(self) -> None:
-        self._timer = None
         self._act(self._core.on_timer(self._loop.time()))
         self._flush()
