@@ -27,6 +27,9 @@ from backends.workers import Workers
 from backends.write_queue import QueuedWrite, WriteQueue, write_one
 from scsi.volume import Buffer, Done, Fault, ReadDone, VolumeError
 
+# Measured, 4 KiB from the page cache: pread 1.1 µs, preadv into a bytearray 1.2 µs (which it clears first); 128 KiB:
+# 12 and 15 µs. So memory is read with pread, and preadv only where RWF_NOWAIT is needed.
+
 # A larger copy out of the cache would keep the event loop for more than about 0.1 ms.
 MOST_INLINE_BYTES = 1 << 20
 
