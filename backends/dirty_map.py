@@ -117,6 +117,8 @@ class DirtyMap:
 
         Blocks that are dirty in `besides` too are passed over.
         """
+        if lba >= self.blocks:  # the last bit may cover less than others, and `lba` may be in what it lacks
+            return None
         extent = lba >> self.extent_shift
         first = (lba >> self.bit_shift) % EXTENT_BITS
         while True:

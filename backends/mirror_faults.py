@@ -208,9 +208,9 @@ class WriteFaults:
             return
         mirror.tick += 1
         mirror.log.stamp += 1
+        self._expire_waiting()  # first: a leg that is lost now leaves a tick to make the new state stable
         self._expire_away()
         self._expire_silent()
-        self._expire_waiting()
         self._keeper.ticked()
         if mirror.order or mirror.held or mirror.opening or mirror.log.open or mirror.lapsed:
             self._scheduler.call_later(TICK_S, self._on_tick)

@@ -277,7 +277,7 @@ class Pair:
         return _PROTECTED if refused else None
 
     def blocked(self) -> VolumeError | None:
-        return _DAMAGED if self.damaged else None
+        return self.mirror.legs[0].fault() if self.damaged else None
 
     def ticked(self) -> None:
         self.fences.look_again()
@@ -289,7 +289,7 @@ class Pair:
 
     def device_changed(self, _device: object = None) -> None:
         """A virtual device under the pair has another state."""
-        if self.mirror.dissolved:
+        if self.mirror.dissolved or self.damaged:
             return
         for leg, unit in enumerate(self.units):
             device = unit.virtual_device if unit else None
@@ -378,7 +378,6 @@ class Pair:
 
 
 _PROTECTED = VolumeError(Fault.WRITE_PROTECTED, "by the state of the pair")
-_DAMAGED = VolumeError(Fault.BLOCKED, "the pair's record is damaged: which leg is newer is not known; delete the pair")
 
 
 def _ignore(_error: Exception | None) -> None:

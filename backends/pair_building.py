@@ -27,6 +27,8 @@ from backends.workers import Workers
 from scsi.array_commands import FenceLevel, PairState
 from scsi.volume import Volume
 
+RECORD_DAMAGED = "the pair's record is damaged: which leg is newer is not known; delete the pair"
+
 _log = logging.getLogger(__name__)
 
 
@@ -55,7 +57,9 @@ class PairBuilder:
         units = [self._units.unit(bytes.fromhex(naa)) for naa in record.naas]
         legs: list[Volume] = []
         for unit, naa in zip(units, record.naas, strict=True):
-            if unit is None:
+            if parts.slot is None:
+                legs.append(AbsentVolume(record.blocks, record.block_bytes, RECORD_DAMAGED))
+            elif unit is None:
                 _log.error("pair %d: there is no LU %s; the pair is kept, and that leg is blocked", record.number, naa)
                 legs.append(AbsentVolume(record.blocks, record.block_bytes, f"there is no LU {naa}"))
             else:

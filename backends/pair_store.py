@@ -166,6 +166,9 @@ class PairStore:
 
     def remove_files(self, number: int) -> None:
         """Remove the files of a pair that is not listed; what is left over goes at the next start."""
+        # Listing it may have failed half-way, with one slot written: a restart must not find it there.
+        with contextlib.suppress(OSError):
+            self._store_index()
         for name in (record_name(number), log_name(number)):
             with contextlib.suppress(OSError):
                 self.directory.remove(name)

@@ -198,7 +198,7 @@ class PairWorld:
         return book
 
     def add_unit(
-        self, number: int, *, external: str | None = None, blocks: int = 65536, read_only: bool = False, **options: Any
+        self, number: int, *, external: str | None = None, blocks: int = 20480, read_only: bool = False, **options: Any
     ) -> FakePresentedUnit:
         """Present a LU; `external` names the external LU that it lies on."""
         naa = naa_of(number)
