@@ -196,6 +196,25 @@ def test_read_only_loop_device_refuses_writes_and_reads(
         bench.close()
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EPERM])
+def test_file_that_may_not_be_written_is_opened_for_reading(
+    number: int, disk_file: Path, scheduler: VirtualScheduler, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def refuses_writers(path: str, flags: int) -> int:
+        if flags & os.O_ACCMODE == os.O_RDWR:
+            raise OSError(number, os.strerror(number))
+        return real(path, flags)
+
+    monkeypatch.setattr(os, "open", refuses_writers)
+    bench = Bench(disk_file, scheduler, workers)
+    assert bench.open() is None
+    assert bench.device.read_only
+    assert bench.read(0, 1) == bytes(512)
+    bench.close()
+
+
 def test_missing_device_is_blocked_with_the_reason_and_opens_when_it_comes(
     tmp_path: Path, scheduler: VirtualScheduler, workers: Workers
 ) -> None:
