@@ -17,6 +17,8 @@ _EUI = re.compile(r"eui\.[0-9a-fA-F]{16}")
 _NAA = re.compile(r"naa\.([0-9a-fA-F]{16}|[0-9a-fA-F]{32})")
 # Everything ASCII that RFC 7143 4.2.7.2 (by way of the iSCSI stringprep profile, RFC 3722) leaves out of names.
 _PROHIBITED = re.compile(r"[\x00-\x2c\x2f\x3b-\x40\x5b-\x60\x7b-\x7f]")
+# The same without the underscore, which is prohibited too, and is in the names of many a host.
+_HARMFUL = re.compile(r"[\x00-\x2c\x2f\x3b-\x40\x5b-\x5e\x60\x7b-\x7f]")
 
 
 class InvalidName(ValueError):
@@ -62,7 +64,7 @@ def check_peer_name(name: str) -> str:
     if len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
         raise InvalidName(f"longer than {MAX_NAME_BYTES} bytes")
     folded = name.lower()
-    if _PROHIBITED.search(folded) or not folded.isprintable():
+    if _HARMFUL.search(folded) or not folded.isprintable():
         raise InvalidName("has a character that names can not have")
     return folded
 

@@ -104,6 +104,20 @@ def test_a_login_waits_for_commands_of_a_session_whose_connection_was_lost() -> 
     other.log_in()
 
 
+def test_a_login_waits_for_commands_that_had_been_aborted_before_the_connection_was_lost() -> None:
+    old = logged_in()
+    old.send(old.command_pdu(READ, read=4, tag=70))
+    old.send(old.task_management_pdu(1, referenced=70, ref_cmd_sn=1))
+    old.commands[0].aborted = True
+    old.functions[0].complete(0)
+    old.look()
+    old.connection.connection_lost()
+    new = Peer(registry=old.registry)
+    assert new.send(new.login_pdu(new.names())) == []
+    old.commands[0].complete(0)
+    assert new.look()[0].login_status == 0
+
+
 def test_a_login_that_takes_too_long_to_wait_for_a_connection_is_closed() -> None:
     old = logged_in()
     old.send(old.command_pdu())

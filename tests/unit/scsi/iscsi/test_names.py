@@ -55,7 +55,7 @@ def test_a_name_is_measured_in_bytes() -> None:
 
 
 def test_a_name_of_a_peer_may_be_looser_but_can_do_no_harm_in_a_log() -> None:
-    assert check_peer_name("iqn.x:Host-1") == "iqn.x:host-1"
+    assert check_peer_name("iqn.x:Host_1") == "iqn.x:host_1"
     for name in ("", "iqn.x:a\nb", "iqn.x:a\x1b[1m", "iqn.x:a b", "a" * 224, "iqn.x:%s/..", "iqn.x:\u202eevil"):
         with pytest.raises(InvalidName):
             check_peer_name(name)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from scsi.iscsi.events import ScsiCommand
@@ -198,15 +200,15 @@ def test_unsolicited_data_of_a_write_that_waits_is_kept() -> None:
 
 
 def test_many_complete_writes_that_waited_all_go_on_at_once() -> None:
-    peer = logged_in(SMALL, InitialR2T="No", MaxRecvDataSegmentLength="1048576")
+    peer = logged_in(replace(SMALL, window_commands=1000), InitialR2T="No", MaxRecvDataSegmentLength="1048576")
     peer.send(peer.command_pdu(READ, read=1 << 20))
-    for _ in range(120):  # each would go one call deeper if it woke the next
+    for _ in range(600):  # each would go one call deeper if it woke the next
         peer.send(peer.command_pdu(WRITE, write=16, data=b"d" * 8, tag=(tag := peer.tag()), final=False))
         peer.send(peer.data_out_pdu(tag, b"d" * 8, offset=8))
     assert len(peer.commands) == 1
     peer.commands[0].complete(0, bytes(1 << 20))
     peer.look()
-    assert len(peer.commands) == 121
+    assert len(peer.commands) == 601
 
 
 def test_a_command_that_expects_more_than_there_is_memory_starts_all_the_same() -> None:
