@@ -57,6 +57,7 @@ def tell(report: Report, folder: Path, cleanup: ExitStack) -> None:
     read_old_data(report, parts)
     form_pair(report, parts)
     mirror(report, parts)
+    survive_a_kill(report, parts)
     keep_second_host_out(report, parts)
     refuse_pairs(report, parts)
     acquire_and_transfer(report, parts)
@@ -112,7 +113,7 @@ def form_pair(report: Report, parts: Parts) -> None:
         holds=before == after == "COPY",
         detail=f"{before}, then {after}",
     )
-    wait_for_pair(report, parts)
+    wait_for_pair(report, parts, "the copy ends, and the pair is in state PAIR")
     different = blocks_that_differ(parts.local_disk, parts.old_disk, DISK_BYTES)
     report.claim(
         "loop device and the array's own file are equal, block by block",
@@ -131,9 +132,21 @@ def mirror(report: Report, parts: Parts) -> None:
     report.claim("a write is on the loop device and in the array's own file once it is answered", holds=all(both))
 
 
+def survive_a_kill(report: Report, parts: Parts) -> None:
+    """Kill annexd, and start it again."""
+    report.step("5. annexd is killed with kill -9, and started again")
+    host_writes(parts, 0x99, 40 * MIB)
+    parts.annexd.kill()
+    parts.annexd.start()
+    wait_for_pair(report, parts, "after kill -9 and a restart the pair goes on by itself")
+    both = [block_at(disk, 40 * MIB) == b"\x99" * 4096 for disk in (parts.local_disk, parts.old_disk)]
+    different = blocks_that_differ(parts.local_disk, parts.old_disk, DISK_BYTES)
+    report.claim("the last write is on both sides, which are equal", holds=all(both) and not different)
+
+
 def keep_second_host_out(report: Report, parts: Parts) -> None:
     """Write to the paired external LU as the second host."""
-    report.step("5. A second host, logged in to the array directly, is kept out")
+    report.step("6. A second host, logged in to the array directly, is kept out")
     status = write_one_block(parts.direct_url(1), 100)
     report.say(f"WRITE (10) of the second host to the paired external LU: {status}")
     report.claim(
@@ -143,7 +156,7 @@ def keep_second_host_out(report: Report, parts: Parts) -> None:
 
 def refuse_pairs(report: Report, parts: Parts) -> None:
     """Ask for pairs that can not be."""
-    report.step("6. Pairs that can not be are refused, with the reason")
+    report.step("7. Pairs that can not be are refused, with the reason")
     reasons = {
         "a pair of a LU that is paired already with another": (str(ACQUIRED), "05/80/01"),
         "a pair of a LU with itself": (str(LOCAL), "05/80/04"),
@@ -160,7 +173,7 @@ def refuse_pairs(report: Report, parts: Parts) -> None:
 
 def acquire_and_transfer(report: Report, parts: Parts) -> None:
     """Read the other external LU in two commands, with the second host kept out meanwhile."""
-    report.step("7. A two-command read of the other external LU: acquire, then transfer")
+    report.step("8. A two-command read of the other external LU: acquire, then transfer")
     url, output = parts.annexd.url(ACQUIRED), parts.folder / "acquired"
     before = write_one_block(parts.direct_url(2), 0)
     with parts.other_disk.open("rb") as file:
@@ -196,7 +209,7 @@ def acquire_and_transfer(report: Report, parts: Parts) -> None:
 
 def end_pair(report: Report, parts: Parts) -> None:
     """Delete the pair."""
-    report.step("8. The pair is deleted; both sides keep their data, and the fence is gone")
+    report.step("9. The pair is deleted; both sides keep their data, and the fence is gone")
     deleted = annexhost("--initiator", HOST, "pair", "delete", parts.annexd.url(LOCAL))
     tell_outcome(report, deleted)
     different = blocks_that_differ(parts.local_disk, parts.old_disk, DISK_BYTES)
@@ -224,13 +237,13 @@ def pair(parts: Parts) -> dict[str, Any]:
     return found
 
 
-def wait_for_pair(report: Report, parts: Parts) -> None:
-    """Watch the copy to its end."""
+def wait_for_pair(report: Report, parts: Parts, claim: str) -> None:
+    """Watch a copy to its end, and claim that it has led to PAIR."""
     deadline = time.monotonic() + COPY_LIMIT_S
     while (row := pair(parts))["state"] == "COPY" and time.monotonic() < deadline:
         report.say(f"COPY, in sync {row['in_sync_percent']} %, {row['out_of_sync_blocks']} blocks to go")
         time.sleep(1)
-    report.claim("the copy ends, and the pair is in state PAIR", holds=row["state"] == "PAIR", detail=row["state"])
+    report.claim(claim, holds=row["state"] == "PAIR", detail=row["state"])
 
 
 def host_writes(parts: Parts, value: int, offset: int) -> None:
