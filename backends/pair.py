@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from backends import pair_states
-from backends.copying import WalkLimits
 from backends.dirty_map import DirtyMap
 from backends.extent_closing import ExtentCloser
 from backends.intent_log import IntentLog
@@ -32,6 +31,7 @@ from backends.scheduler import Scheduler
 from backends.slot_file import SlotFile
 from backends.synchronizing import Synchronizer
 from backends.unit_directory import PairedDevice, Unit
+from backends.walking import WalkLimits
 from backends.workers import Workers
 from scsi.array_commands import FenceLevel, PairFlag, PairRow, PairState
 from scsi.volume import Fault, VolumeError

@@ -14,11 +14,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from backends import pair_states
-from backends.copying import Comparison, Copy, Walk, WalkEnd, WalkLimits
+from backends.copying import Comparison, Copy
 from backends.mirror_faults import STATE_HOLD
 from backends.pair_states import PairEvent
 from backends.paired_volume import serves
 from backends.scheduler import Scheduler
+from backends.walking import Walk, WalkEnd, WalkLimits
 from scsi.array_commands import PairState
 from scsi.errors import PairSideNotReady, PairStateForbids, ScsiError
 from scsi.volume import Fault, VolumeError

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from backends.device_state import DeviceState
 from backends.external import ExternalLogicalUnit
+from backends.fence import FenceHolder
 from backends.pair import Pair, PairOptions
-from backends.pair_fences import Holder
 from backends.pairs import PairBook
 from scsi.array_commands import ArrayOut, FenceLevel, PairCreate, PairState
 from scsi.errors import ScsiError
@@ -116,13 +116,13 @@ class FakeFences:
     """
 
     def __init__(self) -> None:
-        self.holders: dict[str, list[Holder]] = {}
+        self.holders: dict[str, list[FenceHolder]] = {}
         self.refusals: dict[str, VolumeError] = {}
         self.released: list[str] = []
         self.lapsed: set[str] = set()
         self.held_takes: list[Callable[[], None]] | None = None
 
-    def take(self, unit: ExternalLogicalUnit, holder: Holder, done: Done) -> None:
+    def take(self, unit: ExternalLogicalUnit, holder: FenceHolder, done: Done) -> None:
         def answer() -> None:
             error = self.refusals.get(unit.name)
             if error is None:
@@ -134,12 +134,12 @@ class FakeFences:
         else:
             self.held_takes.append(answer)
 
-    def adopt(self, unit: ExternalLogicalUnit, holder: Holder) -> None:
+    def adopt(self, unit: ExternalLogicalUnit, holder: FenceHolder) -> None:
         self.holders.setdefault(unit.name, []).append(holder)
         if unit.name not in self.lapsed:
             holder.fence_retaken(unit)
 
-    def drop(self, unit: ExternalLogicalUnit, holder: Holder, done: Callable[[], None]) -> None:
+    def drop(self, unit: ExternalLogicalUnit, holder: FenceHolder, done: Callable[[], None]) -> None:
         self.holders[unit.name].remove(holder)
         self.released.append(unit.name)
         done()

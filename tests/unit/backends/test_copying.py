@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from backends.copying import WalkLimits
 from backends.pair import Pair, PairOptions
+from backends.walking import WalkLimits
 from scsi.array_commands import ArrayOut, PairState
 from scsi.volume import Fault
 from tests.support.memory_volume import Operation
