@@ -35,7 +35,7 @@ class Faults(Protocol):
         """Tell whether the leg's part of the write waits to be sent again, instead of having failed."""
 
     def ended(self, write: MirroredWrite) -> None:
-        """Answer a write that did not simply succeed."""
+        """Answer a write that did not simply succeed, now or later; then it leaves the order."""
 
     def straggled(self, leg: int) -> None:
         """A leg answered a write that no longer waited for it."""
@@ -91,6 +91,11 @@ class MirroredWrite(Place):
         """Answer the host, unless it was answered already."""
         done, self.done = self.done, _answered
         done(error)
+
+    def finish(self, error: VolumeError | None) -> None:
+        """Answer the host, then let those go that waited."""
+        self.answer(error)
+        self.mirror.leave(self)
 
     @property
     def answered(self) -> bool:
@@ -241,13 +246,12 @@ class Mirror:
 
     def ended(self, write: MirroredWrite) -> None:
         """Every leg has answered."""
+        # Answered before anybody who waits for it is let go: a change of state must not come in between.
         if write.errors is None and not self._careful:
-            self.order.leave(write)
             write.done(None)
+            self.order.leave(write)
         else:
-            # Answered before anybody who waits for it is let go: a change of state must not come in between.
             self.faults.ended(write)
-            self.leave(write)
 
     def read(self, leg: int, lba: int, blocks: int, done: ReadDone) -> None:
         """Read through the LU of `leg`."""

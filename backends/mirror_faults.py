@@ -115,17 +115,17 @@ class WriteFaults:
             if self._mirror.lapsed & write.legs and not write.answered:
                 self._unverified.append(write)
             else:
-                write.answer(None)
+                write.finish(None)
             return
         if write.legs != BOTH:
-            write.answer(next(iter(errors.values())))
+            write.finish(next(iter(errors.values())))
             return
         mirror = self._mirror
         if len(errors) == 1 and mirror.mirrored:
             self._keeper.leg_lost(*next(iter(errors.items())))
         mirror.dirty.set(write.lba, write.end - write.lba)  # I3: any of it may be on either leg
         if len(errors) == 2:
-            write.answer(errors[mirror.current])
+            write.finish(errors[mirror.current])
             self._keeper.found_dirty()
         else:
             self._answer_degraded(write, next(iter(errors)))
@@ -134,13 +134,13 @@ class WriteFaults:
         mirror = self._mirror
         assert write.errors is not None
         if mirror.current == lost:
-            write.answer(write.errors[lost])  # what has it is no leg that anyone will read
+            write.finish(write.errors[lost])  # what has it is no leg that anyone will read
         elif self._keeper.fence_level is FenceLevel.DATA:
-            write.answer(VolumeError(Fault.NOT_MIRRORED, str(write.errors[lost])))
+            write.finish(VolumeError(Fault.NOT_MIRRORED, str(write.errors[lost])))
         elif mirror.held_for(STATE_HOLD):
             self._unstable.append(write)
         else:
-            write.answer(None)
+            write.finish(None)
 
     # --- What the pair decided ---
 
@@ -180,13 +180,13 @@ class WriteFaults:
             if lapsed & write.legs:
                 self._unverified.append(write)
             else:
-                write.answer(None)
+                write.finish(None)
 
     def state_stable(self, error: Exception | None) -> None:
         """The new state is on stable storage, or could not be put there."""
         waiting, self._unstable = self._unstable, []
         for write in waiting:
-            write.answer(None if error is None else _mark_failed(f"the state could not be made stable: {error}"))
+            write.finish(None if error is None else _mark_failed(f"the state could not be made stable: {error}"))
 
     def _in_flight(self) -> list[MirroredWrite]:
         return [place for place in self._mirror.order.places() if isinstance(place, MirroredWrite) and place.pending]
@@ -256,7 +256,7 @@ class WriteFaults:
         ):
             for write in [write for write in waiting if write.tick <= limit]:
                 waiting.remove(write)
-                write.answer(_mark_failed(f"not acknowledged in time: {why}"))
+                write.finish(_mark_failed(f"not acknowledged in time: {why}"))
         for place in list(mirror.order.places()):
             if isinstance(place, MirroredWrite) and place.waits_for and place.tick <= limit:
                 place.answer(error)

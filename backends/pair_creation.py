@@ -118,8 +118,6 @@ class PairCreation:
             self._undo(self._fence_refusal(unit, error))
             return
         primary, secondary = self._units
-        if self._refused():
-            return
         primary.logical_unit.drain(lambda: secondary.logical_unit.drain(self._drained))
 
     def _drained(self) -> None:

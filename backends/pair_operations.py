@@ -113,7 +113,8 @@ class PairOperations:
         primary, current = pair_states.turn(step.roles, record.primary, record.current)
         changes: Changes = {"secondary_writable": writable, "secondary_old": False}
         if command is PairCommand.TAKEOVER:
-            if step.roles is Roles.SWAP and not self.pair.in_sync():
+            away = self.pair.mirror.lapsed & (1 << primary)
+            if step.roles is Roles.SWAP and (away or not self.pair.in_sync()):
                 current = record.current  # I5: the leg that may lack something is not read for it
             old = record.state is PairState.PSUE and record.current == record.primary
             changes["secondary_old"] = old and record.fence_level is not FenceLevel.DATA

@@ -119,7 +119,6 @@ class Synchronizer:
             mirror.mirrored
             and not mirror.lapsed
             and not mirror.held_for(STATE_HOLD)  # I7: a record that is not stable must not be acted on
-            and not any(self._pair.faults.stragglers)
             and serves(mirror.legs[0])
             and serves(mirror.legs[1])
         )

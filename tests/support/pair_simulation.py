@@ -268,7 +268,8 @@ class Simulation:
         if now and not was:
             self.contents = [self.contents[after.current]] * 2
         elif was and not now:
-            whole = before.state is PairState.PAIR and not self.pair.mirror.dirty.dirty_bits
+            mirror = self.pair.mirror
+            whole = before.state is PairState.PAIR and not mirror.dirty.dirty_bits and not mirror.lapsed
             split = after.state is PairState.PSUS and whole
             self.contents[other] = self.contents[other].copy() if split else self.contents[other].forgotten()
             self.contents[other].foreign |= self.foreign
@@ -430,8 +431,9 @@ class Simulation:
         )
 
     def _content_lost(self, leg: int) -> None:
-        """A leg lost its cache; while the pair is mirrored that shows only when it is the current one."""
-        if self.contents[0] is not self.contents[1] or self.pair.record.current == leg:
+        """A leg lost its cache; while the pair is mirrored and the other leg is there, it has what is missing."""
+        alone = self.world.legs[self.external_leg].unready is not None
+        if self.contents[0] is not self.contents[1] or self.pair.record.current == leg or alone:
             self.contents[leg].power_lost()
 
     def _find_contents(self) -> None:

@@ -304,3 +304,38 @@ def test_a_primary_that_fails_while_the_fence_of_the_other_is_lapsed_stays_curre
     formed.world.fences.lapse(formed.unit)
     formed.pair.leg_lost(0, VolumeError(Fault.HARDWARE, "planned"))
     assert (formed.pair.state, formed.pair.record.current) == (PairState.PSUE, 0)
+
+
+def test_a_source_that_fails_a_write_during_a_copy_gives_the_host_its_error() -> None:
+    formed = Formed(NEVER)
+    formed.world.command(formed.pair, ArrayOut.PAIR_SPLIT)
+    formed.world.written(formed.primary, 100, pattern(1))
+    formed.legs[0].hold = lambda operation: operation.name == "read"
+    formed.world.command(formed.pair, ArrayOut.PAIR_RESYNC)
+    formed.legs[0].fail("write", Fault.WRITE_ERROR, 16, 8, times=1)
+    assert fault(formed.world.written(formed.primary, 16, pattern(2))) is Fault.WRITE_ERROR
+    assert (formed.pair.state, formed.pair.record.current) == (PairState.PSUE, 0)
+
+
+def test_a_read_error_of_the_current_leg_is_not_served_by_a_leg_that_is_not_verified() -> None:
+    formed = Formed(STATUS)
+    formed.legs[0].hold = lambda operation: operation.name == "read" and operation.blocks > 8
+    formed.world.fences.lapse(formed.unit)
+    formed.world.fences.retake(formed.unit)
+    formed.legs[0].fail("read", Fault.READ_ERROR, 15000, 8)
+    assert isinstance(formed.world.read(formed.primary, 15000, 8), VolumeError)
+
+
+def test_a_copy_to_the_leg_that_was_current_waits_until_that_is_stable() -> None:
+    formed = Formed(STATUS, external_leg=0)
+    formed.world.written(formed.primary, 16, pattern(1))
+    formed.lose_link()
+    formed.world.workers.held = True
+    formed.legs[0].journal.clear()
+    formed.link_back()
+    formed.world.scheduler.advance(3)
+    assert formed.pair.record.current == 1
+    assert formed.legs[0].operations() == []
+    formed.world.workers.run_held()
+    formed.world.scheduler.advance(20)
+    assert formed.pair.in_sync()

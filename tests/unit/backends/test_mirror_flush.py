@@ -86,8 +86,13 @@ def test_a_resync_writes_again_what_a_failed_flush_lost_on_the_source_too() -> N
     formed.world.flushed(formed.primary)
     for leg in formed.legs:
         leg._unflushed.clear()  # as a kernel does: the failed write-back is forgotten
+    formed.legs[0].journal.clear()
+    formed.legs[1].hold = lambda operation: operation.name == "write"
     assert formed.world.command(formed.pair, ArrayOut.PAIR_RESYNC) is None
+    assert formed.world.flushed(formed.primary) is not None, "not yet written again"
+    formed.legs[1].release_all()
     formed.world.wait_state(formed.pair, PairState.PAIR)
+    assert any(name.startswith("write") for name in formed.legs[0].operations())
     assert [leg.flush_failures_forgotten for leg in formed.legs] == [1, 1]
     assert formed.world.flushed(formed.primary) is None
     for leg in formed.legs:

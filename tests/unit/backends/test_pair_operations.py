@@ -365,6 +365,34 @@ def test_takeover_of_a_pair_that_is_not_verified_goes_on_reading_the_leg_that_is
     assert formed.legs[0].data == formed.legs[1].data
 
 
+def test_takeover_of_a_pair_with_differing_blocks_goes_on_reading_the_leg_that_is_right() -> None:
+    formed = Formed()
+    formed.legs[1].data[800 * 512 : 808 * 512] = pattern(66)
+    assert formed.command(VERIFY) is None
+    assert formed.command(TAKEOVER) is None
+    assert formed.pair.row().primary_naa == formed.secondary.logical_unit.naa
+    assert formed.world.read(formed.secondary, 800, 8) == bytes(8 * 512)
+    assert formed.command(RESYNC) is None
+    formed.world.wait_state(formed.pair, PairState.PAIR)
+    assert formed.legs[0].data == formed.legs[1].data
+    assert formed.world.read(formed.secondary, 800, 8) == bytes(8 * 512)
+
+
+def test_a_split_that_would_give_one_leg_to_two_writers_is_refused() -> None:
+    formed = Formed()
+    formed.command(SPLIT, WRITABLE)
+    formed.world.written(formed.secondary, 800, pattern(2))
+    formed.legs[1].hold = lambda operation: operation.name == "read"
+    formed.command(RESYNC, REVERSE)
+    assert isinstance(formed.command(SPLIT, WRITABLE), PairStateForbids)
+    answers: list[ScsiError | None] = []
+    formed.world.book.command(formed.world.asker, formed.pair, SPLIT, 0, formed.primary, answers.append)
+    formed.legs[1].release_all()
+    formed.world.scheduler.run_until_idle()
+    assert answers == [None]
+    assert formed.world.read(formed.primary, 800, 8) == pattern(2)
+
+
 # --- Several commands ---
 
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from backends.slot_file import SLOT_BYTES, DamagedError, Slot, SlotFile, decode_slot, encode_slot
 from tests.support.stable_memory import Crash, MemoryDirectory
 
-OLD: dict[str, object] = {"value": 1}
-NEW: dict[str, object] = {"value": 2, "label": "ümlaut"}
+# Longer than a sector, so that a torn slot is neither the old one nor the new one.
+OLD: dict[str, object] = {"value": "1" * 1500}
+NEW: dict[str, object] = {"value": "2" * 1500, "label": "ümlaut"}
 
 
 def stored(*payloads: dict[str, object]) -> MemoryDirectory:
@@ -60,8 +61,9 @@ def test_a_second_crash_while_storing_after_the_first_leaves_one_of_the_records(
     assert loaded(directory) in (OLD, NEW, {"value": 3})
 
 
+@pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("step", range(1, 5))
-def test_storing_again_after_an_error_never_overwrites_the_only_whole_slot(step: int) -> None:
+def test_storing_again_after_an_error_never_overwrites_the_only_whole_slot(step: int, seed: int) -> None:
     directory = stored(OLD)
     slots = SlotFile(directory.open("record"))
     slots.load()
@@ -70,10 +72,11 @@ def test_storing_again_after_an_error_never_overwrites_the_only_whole_slot(step:
     with pytest.raises(Crash):
         slots.store(NEW)
     directory.stop_at = directory.steps + 2
+    newest: dict[str, object] = {"value": "3" * 1500}
     with pytest.raises(Crash):
-        slots.store(NEW)
-    directory.crash(random.Random(step))
-    assert loaded(directory) in (OLD, NEW)
+        slots.store(newest)
+    directory.crash(random.Random(seed))
+    assert loaded(directory) in (OLD, NEW, newest)
 
 
 @pytest.mark.parametrize("slot", [0, 1])
@@ -93,16 +96,11 @@ def test_two_damaged_slots_are_an_error_and_never_a_record(content: bytes) -> No
         loaded(directory)
 
 
-@given(st.integers(0, SLOT_BYTES * 8 - 1))
-def test_every_flipped_bit_that_matters_is_found(bit: int) -> None:
+@given(st.integers(0, 1500 * 8 - 1))
+def test_every_flipped_bit_of_a_slot_is_found(bit: int) -> None:
     raw = bytearray(encode_slot(Slot(5, NEW)))
     raw[bit // 8] ^= 1 << bit % 8
-    assert decode_slot(bytes(raw)) in (None, Slot(5, NEW))
-    assert (
-        bit // 8 > 80
-        or decode_slot(bytes(raw)) is None
-        or bit // 8 >= 24 + len(b'{"label": "\\u00fcmlaut", "value": 2}')
-    )
+    assert decode_slot(bytes(raw)) is None
 
 
 @pytest.mark.parametrize("length", [0, 1, 23, 24, 30])
