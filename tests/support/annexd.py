@@ -53,15 +53,34 @@ class Annexd:
         return (self.folder / "annexd.log").read_text(errors="replace")
 
     def start(self) -> Self:
-        """Start it, and return once it has printed `ready`.
+        """Start it, and return once hosts can log in: it has printed `ready`.
 
         Raises:
             RuntimeError: it ended, or was not ready in time; with its log.
         """
-        command = [sys.executable, "-I", str(ROOT), "try", "--portal", f"127.0.0.1:{self.port}"]
-        command += ["--state", str(self.folder / "state"), *self._arguments]
         with (self.folder / "annexd.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, cwd="/")
+            self._process = subprocess.Popen(self._command(), stdout=subprocess.PIPE, stderr=log, cwd="/")
+        self._wait_until_up()
+        return self
+
+    def ended(self) -> bool:
+        """Tell whether it has ended by itself."""
+        return self._process is None or self._process.poll() is not None
+
+    def stop(self) -> int:
+        """End it as a service manager would, with SIGTERM; give its exit code."""
+        return self._end(signal.SIGTERM)
+
+    def kill(self) -> int:
+        """End it at once, with SIGKILL, wherever it is."""
+        return self._end(signal.SIGKILL)
+
+    def _command(self) -> list[str]:
+        command = [sys.executable, "-I", str(ROOT), "try", "--portal", f"127.0.0.1:{self.port}"]
+        return [*command, "--state", str(self.folder / "state"), *self._arguments]
+
+    def _wait_until_up(self) -> None:
+        assert self._process is not None
         assert self._process.stdout is not None
         self.lines = []
         pending = b""
@@ -77,15 +96,6 @@ class Annexd:
                 raise RuntimeError(f"annexd ended with {self._process.wait()} before it was ready\n{self.log()}")
             *lines, pending = (pending + data).split(b"\n")
             self.lines += [line.decode() for line in lines]
-        return self
-
-    def stop(self) -> int:
-        """End it as a service manager would, with SIGTERM; give its exit code."""
-        return self._end(signal.SIGTERM)
-
-    def kill(self) -> int:
-        """End it at once, with SIGKILL, wherever it is."""
-        return self._end(signal.SIGKILL)
 
     def _end(self, number: signal.Signals) -> int:
         process = self._process

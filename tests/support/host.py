@@ -45,7 +45,11 @@ class Host:
         except OSError as error:
             raise HostLost(str(error)) from error
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.wait(lambda: self._ready)
+        try:
+            self.wait(lambda: self._ready)
+        except HostLost:
+            self._socket.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
