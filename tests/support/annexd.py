@@ -98,11 +98,15 @@ class Annexd:
             self.lines += [line.decode() for line in lines]
 
     def _end(self, number: signal.Signals) -> int:
-        process = self._process
-        if process is None:
+        if self._process is None:
             return 0
-        self._process = None
-        process.send_signal(number)
+        self._process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait until it has ended, in bounded time; give its exit code."""
+        process, self._process = self._process, None
+        assert process is not None
         try:
             code = process.wait(STOP_LIMIT_S)
         except subprocess.TimeoutExpired:

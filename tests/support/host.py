@@ -64,6 +64,11 @@ class Host:
         raw_lun = bytes((0, lun)) + bytes(6)
         self._connection.submit(raw_lun, cdb, data_out, data_in_bytes, done, LIMIT_S)
 
+    def send(self, buffers: list[bytes | bytearray | memoryview]) -> None:
+        """Send raw bytes."""
+        for buffer in buffers:
+            self._socket.sendall(buffer)
+
     def pump(self, timeout_s: float) -> None:
         """Send what there is, and take what comes within `timeout_s`.
 
@@ -71,8 +76,7 @@ class Host:
             HostLost: the session has ended.
         """
         try:
-            for buffer in self._connection.data_to_send():
-                self._socket.sendall(buffer)
+            self.send(self._connection.data_to_send())
             if select.select([self._socket], [], [], timeout_s)[0]:
                 count = self._socket.recv_into(self._connection.receive_buffer())
                 events = self._connection.bytes_received(count) if count else self._connection.connection_lost()
