@@ -62,6 +62,8 @@ class Flushes:
         def flushed(error: VolumeError | None) -> None:
             if error is not None and error.fault not in PATH_FAULTS:
                 self.keeper.flush_failed(leg, error)
+            if error is None and self.keeper.failed_flushes & (1 << leg):
+                error = _FAILED_BEFORE  # another one, under way at the same time, has failed
             done(error)
 
         self.mirror.legs[leg].flush(flushed)
@@ -78,6 +80,7 @@ class BothFlush:
         self.tick = flushes.mirror.tick
         self._mark = 0
         self._pending = 0
+        self._failed_before = 0
         self._errors: list[VolumeError | None] = [None, None]
 
     def retry(self) -> None:
@@ -98,6 +101,7 @@ class BothFlush:
         if mirror.lapsed:
             self._wait()
             return
+        self._failed_before = self._flushes.keeper.failed_flushes
         self._mark = mirror.log.stamp
         mirror.log.stamp += 1
         self._restamp()
@@ -147,6 +151,8 @@ class BothFlush:
             for leg in away:
                 flushes.keeper.leg_away(leg, self._error(leg))
             self._wait()
+        elif flushes.keeper.failed_flushes & ~self._failed_before:
+            self._done(_FAILED_BEFORE)  # another one, under way at the same time, has failed
         else:
             mirror.flushed = max(mirror.flushed, self._mark)
             mirror.unflushed = {at for at in mirror.unflushed if mirror.log.open.get(at, 0) > self._mark}

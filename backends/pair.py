@@ -324,21 +324,25 @@ class Pair:
         if lapsed:
             mirror.set_lapsed(mirror.lapsed | lapsed)
             self.faults.arm()
+            self._leave_lapsed(lapsed)
         if back or (self.fences.gap & ~lapsed):
             self._legs_back(lapsed)
+
+    def _leave_lapsed(self, lapsed: int) -> None:
+        """Go over to the leg that has its fence, and its cache, all the time, before anything else can happen."""
+        current = self.record.current
+        if lapsed == 1 << current and self.in_sync():
+            self.change(current=1 - current)
 
     def _legs_back(self, lapsed: int) -> None:
         mirror = self.mirror
         gap = self.fences.gap & ~lapsed
         self.fences.gap &= lapsed
         if gap:
-            current = self.record.current
-            if gap == 1 << current and self.in_sync() and not lapsed:
-                current = 1 - current  # the other leg had its fence, and its cache, all the time
             mirror.mark_unflushed()
             dirty = bool(mirror.dirty.dirty_bits)
             state = PairState.COPY if dirty and self.state is PairState.PAIR else self.state
-            self.change(hold=current != self.record.current, state=state, current=current, unverified=True)
+            self.change(hold=False, state=state, unverified=True)
             self.synchronizer.restart_comparison()
         mirror.set_lapsed(lapsed)
         self.faults.leg_back()

@@ -40,6 +40,11 @@ def test_a_seed_replays_the_same_life() -> None:
         pytest.param(120, id="a flush that failed is remembered over a restart"),
         pytest.param(148, id="a write is answered before the takeover that waits for it"),
         pytest.param(165, id="a leg whose fence lapsed does not become current"),
+        pytest.param(10203, id="a takeover while the secondary's leg is away goes on with the primary's"),
+        pytest.param(11420, id="a write is answered before a comparison that waits for it lets a takeover go on"),
+        pytest.param(16087, id="a write that waits for the fence keeps a takeover waiting"),
+        pytest.param(22913, id="a current leg whose fence lapsed is left at once, before a crash can forget it"),
+        pytest.param(24667, id="a flush that was under way while another one failed fails too"),
         pytest.param(1230, id="a reverse resync after a split in COPY leads with what was copied"),
     ],
 )

@@ -114,6 +114,8 @@ class Simulation:
         shared = BlockModel(BLOCKS, BLOCK_BYTES)
         self.contents = [shared, shared]  # of the legs; one object while the pair is mirrored
         self.foreign: set[int] = set()
+        # A failed flush that could not be recorded, as the state disk failed too, is forgotten with the daemon.
+        self.flushes_count = True
         self.history: list[tuple[PairRecord, list[BlockModel]]] = []
         self.story: list[str] = []
         self.life = 0  # of the daemon
@@ -307,7 +309,7 @@ class Simulation:
         model = self._model(leg)
 
         def done(error: VolumeError | None) -> None:
-            if life == self.life and error is None and self._model(leg) is model:
+            if life == self.life and error is None and self._model(leg) is model and self.flushes_count:
                 self._note("flushed")
                 model.flushed(issued)
 
@@ -416,8 +418,11 @@ class Simulation:
             leg.hung, leg.slow_s, leg.bad_flushes = False, 0.0, 0
         if power:
             world.directory.crash(self.rng)
+        known = self.pair.record.failed_flushes
         world.restart()
         self._find_contents()
+        if known & ~self.pair.record.failed_flushes:
+            self.flushes_count = False
         if power:
             self._content_lost(local)
         if world.legs[self.external_leg].unready is not None:

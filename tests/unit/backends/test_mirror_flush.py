@@ -136,3 +136,25 @@ def test_a_write_under_way_during_a_flush_keeps_its_extent_among_the_unflushed()
     assert formed.pair.log.open[0] > formed.pair.mirror.flushed
     assert formed.world.flushed(formed.primary) is None
     assert formed.pair.log.open[0] <= formed.pair.mirror.flushed
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_a_flush_under_way_while_another_one_fails_is_no_good_either(*, split: bool) -> None:
+    formed = Formed()
+    if split:
+        formed.world.command(formed.pair, ArrayOut.PAIR_SPLIT)
+    for leg in formed.legs:
+        leg.hold = is_flush
+    first: list[VolumeError | None] = []
+    second: list[VolumeError | None] = []
+    formed.primary.logical_unit.volume.flush(first.append)
+    formed.primary.logical_unit.volume.flush(second.append)
+    for leg in formed.legs:
+        if leg.held:
+            leg.release(error=VolumeError(Fault.WRITE_ERROR, "planned"))
+    for leg in formed.legs:
+        leg.release_all()
+    formed.world.scheduler.run_until_idle()
+    assert len(first) == len(second) == 1
+    assert first[0] is not None
+    assert second[0] is not None
