@@ -38,9 +38,8 @@ class Transferred(NamedTuple):
 
     Attributes:
         data: whole blocks; empty when the allocation length is below one block.
-        status_was_good: to be called once the GOOD status of the command has been sent, and only then, with the bytes of
-            data that were sent before it (fewer than `data` when the host had room for fewer): it counts the
-            blocks as handed over, and may end the acquisition.
+        status_was_good: to be called once the GOOD status of the command has been sent, and only then, with the
+            bytes of data that went with it: it counts their blocks as handed over, and may end the acquisition.
     """
 
     data: Buffer

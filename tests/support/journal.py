@@ -1,7 +1,7 @@
 """The checker of pairs.md: every block says which write made it, and a journal knows which writes may be seen.
 
-A block holds its LBA, the version that its writer gave it, and a CRC32C over both, over and over to its end; so a block that
-is old, torn or in the wrong place is told from a good one without knowing the data.
+A block holds its LBA, the version that its writer gave it, and a CRC32C over both, over and over to its end; so a block
+that is old, torn or in the wrong place is told from a good one without knowing the data.
 """
 
 from __future__ import annotations
