@@ -13,8 +13,8 @@ BATCH = 25
 
 
 @pytest.fixture(autouse=True)
-def _quiet() -> None:
-    logging.getLogger("backends").setLevel(logging.CRITICAL)
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "backends")  # for this test only
 
 
 @pytest.mark.slow
