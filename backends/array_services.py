@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from backends.acquisition import Subject
-from backends.acquisitions import Acquisitions
-from backends.pairs import PairBook
+from backends.acquisitions.acquisition import Subject
+from backends.acquisitions.book import Acquisitions
+from backends.pairs.book import PairBook
 from backends.regions import Region
 from backends.virtual_device import VirtualDevice
 from scsi.array_commands import (
@@ -61,7 +61,7 @@ class ServedUnit(Protocol):
 
 
 class ServedUnits(Protocol):
-    """All logical units of the daemon; see `backends.unit_directory.UnitDirectory`."""
+    """All logical units of the daemon; see `backends.pairs.unit_directory.UnitDirectory`."""
 
     def unit(self, naa: bytes) -> ServedUnit | None:
         """Find the unit with this 16-byte NAA id."""

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol, Self
 
-from backends.device_state import DeviceState
-from backends.external import ExternalLogicalUnit
+from backends.devices.state import DeviceState
+from backends.external.unit import ExternalLogicalUnit
 from backends.mapping import MappingTable, RegionRow
 from scsi.volume import Done, Fault, Volume, VolumeError
 
@@ -30,7 +30,7 @@ class RegionKind(enum.IntEnum):
 
 
 class RegionDevice(Volume, Protocol):
-    """What a region lies on: `backends.block.BlockDevice` or `backends.external.ExternalLogicalUnit`."""
+    """What a region lies on: `backends.devices.block.BlockDevice` or `backends.external.unit.ExternalLogicalUnit`."""
 
     @property
     def state(self) -> DeviceState: ...

@@ -21,7 +21,7 @@ from typing import Any
 
 from crc32c import crc32c
 
-from backends.holders import lock_holder
+from backends.devices.holders import lock_holder
 
 FORMAT = 1
 MAX_FILE_BYTES = 64 << 20

@@ -15,9 +15,9 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from backends.block import BlockDevice
-from backends.device_state import DeviceState, worst
-from backends.external import ExternalLogicalUnit
+from backends.devices.block import BlockDevice
+from backends.devices.state import DeviceState, worst
+from backends.external.unit import ExternalLogicalUnit
 from backends.regions import Region
 from backends.split_requests import Joined, Part, SplitRead, shifted, shifted_read
 from scsi.volume import Buffer, Done, Fault, ReadDone, Volume, VolumeError
@@ -148,7 +148,7 @@ class VirtualDevice:
                 device.flush(joined.part_done)
 
     def forget_failed_flush(self) -> None:
-        """Let flushes work again after a failed one (see `backends.block`).
+        """Let flushes work again after a failed one (see `backends.devices.block`).
 
         Whoever calls this has written again, or given up, every write of this virtual device since its last good flush.
         """

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
 
-from backends.array_path import Answer, PathListener
+from backends.external.path import Answer, PathListener
 from daemon.deadline import Deadline
 from scsi.iscsi.initiator import InitiatorConnection
 from scsi.iscsi.initiator_options import InitiatorEvent, InitiatorOptions, SessionOver, SessionReady

@@ -12,16 +12,16 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from backends.acquisitions import Acquisitions
-from backends.array import ExternalArray
+from backends.acquisitions.book import Acquisitions
 from backends.array_services import DaemonArrayServices
-from backends.block import BlockDevice
-from backends.device_state import DeviceState
-from backends.fence import FenceKeeper
+from backends.devices.block import BlockDevice
+from backends.devices.state import DeviceState
+from backends.external.array import ExternalArray
+from backends.external.fence import FenceKeeper
 from backends.mapping import MappingTable, RegionRow, VirtualDeviceRow
-from backends.pairs import PairBook
+from backends.pairs.book import PairBook
+from backends.pairs.slot_file import DamagedError
 from backends.regions import Region, RegionDevice
-from backends.slot_file import DamagedError
 from backends.state_directory import StateDirectory, StateError
 from backends.virtual_device import VirtualDevice
 from backends.workers import Workers

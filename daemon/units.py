@@ -1,4 +1,4 @@
-"""The logical units of the daemon, with the virtual devices under them: `backends.unit_directory.UnitDirectory`."""
+"""The logical units of the daemon, and the virtual devices under them: a `backends.pairs.unit_directory`."""
 
 from __future__ import annotations
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import uvloop
 
-from backends.array import ArrayState, ExternalArray
-from backends.device_state import DeviceState
-from backends.external import ExternalLogicalUnit
-from backends.fence import FenceKeeper
+from backends.devices.state import DeviceState
+from backends.external.array import ArrayState, ExternalArray
+from backends.external.fence import FenceKeeper
+from backends.external.unit import ExternalLogicalUnit
 from daemon.array_link import ArrayLink, parse_target_address
 from daemon.event_loop import LoopScheduler
 from scsi.iscsi.chap import Credentials

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from backends.array import ExternalArray
-from backends.array_path import Answer, PathListener
-from backends.device_state import DeviceState
-from backends.external import ExternalLogicalUnit
+from backends.devices.state import DeviceState
+from backends.external.array import ExternalArray
+from backends.external.path import Answer, PathListener
+from backends.external.unit import ExternalLogicalUnit
 from scsi.iscsi.initiator_task import Undelivered
 from scsi.status import Status
 from scsi.volume import Buffer, Fault, VolumeError

@@ -20,7 +20,7 @@ class FakeUnit:
 
 
 class FakeFenceKeeper:
-    """`backends.fence.FenceKeeper`, as its holders see it.
+    """`backends.external.fence.FenceKeeper`, as its holders see it.
 
     Attributes:
         holders: who holds each unit now.

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from backends.device_state import DeviceState
+from backends.devices.state import DeviceState
 from scsi.volume import Buffer, Done, Fault, ReadDone, VolumeError
 
 

@@ -12,10 +12,10 @@ import random
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from backends.mirror_faults import STATE_HOLD
-from backends.pair import Pair, PairOptions
-from backends.pair_states import MIRRORED
-from backends.pair_store import PairRecord
+from backends.pairs.mirror_faults import STATE_HOLD
+from backends.pairs.pair import Pair, PairOptions
+from backends.pairs.states import MIRRORED
+from backends.pairs.store import PairRecord
 from scsi.array_commands import ArrayOut, FenceLevel, PairState
 from scsi.errors import ScsiError
 from scsi.volume import Buffer, Fault, VolumeError

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
-from backends.device_state import DeviceState
-from backends.external import ExternalLogicalUnit
-from backends.fence import FenceHolder
-from backends.pair import Pair, PairOptions
-from backends.pairs import PairBook
+from backends.devices.state import DeviceState
+from backends.external.fence import FenceHolder
+from backends.external.unit import ExternalLogicalUnit
+from backends.pairs.book import PairBook
+from backends.pairs.pair import Pair, PairOptions
 from scsi.array_commands import ArrayOut, FenceLevel, PairCreate, PairState
 from scsi.errors import ScsiError
 from scsi.nexus import MappedUnit, Nexus
@@ -100,7 +100,7 @@ class FakeLogicalUnit:
 
 
 class FakePresentedUnit(NamedTuple):
-    """A `backends.unit_directory.Unit`."""
+    """A `backends.pairs.unit_directory.Unit`."""
 
     logical_unit: FakeLogicalUnit
     virtual_device: FakeDevice
@@ -159,7 +159,7 @@ class FakeFences:
 
 
 class FakeUnits:
-    """A `backends.unit_directory.UnitDirectory`."""
+    """A `backends.pairs.unit_directory.UnitDirectory`."""
 
     def __init__(self) -> None:
         self.by_naa: dict[bytes, FakePresentedUnit] = {}

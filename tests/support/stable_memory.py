@@ -12,7 +12,7 @@ class Crash(Exception):
 
 
 class MemoryFile:
-    """A `backends.stable_file.StableFile`; content survives `MemoryDirectory.crash` only as far as it was synced."""
+    """A `backends.pairs.stable_file.StableFile`; only what was synced survives `MemoryDirectory.crash`."""
 
     def __init__(self, directory: MemoryDirectory, size: int) -> None:
         self.data = bytearray(size)
@@ -57,7 +57,7 @@ class MemoryFile:
 
 
 class MemoryDirectory:
-    """A `backends.stable_file.StableDirectory`.
+    """A `backends.pairs.stable_file.StableDirectory`.
 
     Attributes:
         files: by name.

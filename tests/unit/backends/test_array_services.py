@@ -7,13 +7,13 @@ from typing import Any, NamedTuple, cast
 
 import pytest
 
-from backends.acquisitions import AcquisitionOptions, Acquisitions
+from backends.acquisitions.book import AcquisitionOptions, Acquisitions
+from backends.acquisitions.snapshot_read import SnapshotReadOptions
 from backends.array_services import DaemonArrayServices
-from backends.device_state import DeviceState
-from backends.external import ExternalLogicalUnit
-from backends.pairs import PairBook
+from backends.devices.state import DeviceState
+from backends.external.unit import ExternalLogicalUnit
+from backends.pairs.book import PairBook
 from backends.regions import Region, RegionDevice
-from backends.snapshot_read import SnapshotReadOptions
 from backends.virtual_device import VirtualDevice
 from scsi import array_commands as codec
 from scsi.array_commands import (

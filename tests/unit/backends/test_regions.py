@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backends.device_state import DeviceState
+from backends.devices.state import DeviceState
 from backends.regions import Region, RegionKind
 from scsi.volume import Done, Fault, VolumeError
 from tests.support.memory_volume import MemoryVolume

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from backends.device_state import DeviceState
-from backends.external import ExternalLogicalUnit
+from backends.devices.state import DeviceState
+from backends.external.unit import ExternalLogicalUnit
 from backends.regions import Region
 from backends.split_requests import SEVERITY
 from backends.virtual_device import VirtualDevice

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import pytest
 
-from backends.block import BlockDevice
-from backends.external import ExternalLogicalUnit
+from backends.devices.block import BlockDevice
+from backends.external.unit import ExternalLogicalUnit
 from backends.regions import Region, RegionDevice
 from backends.virtual_device import VirtualDevice
 from backends.workers import Workers

@@ -1,0 +1,1 @@
+"""Reads of external data in two commands: acquired as of one moment, handed over to who asked."""

@@ -1,0 +1,1 @@
+"""Local block devices and files."""

@@ -1,0 +1,386 @@
+"""One logical unit of an external array, as a volume.
+
+How this works. `ExternalArray` finds the LU, checks that it is the one that was recorded, and moves the unit between
+its states; hosts' reads and writes come here and become SCSI commands, cut to the size that the array takes.
+
+A unit outlives every connection. It has its identity, array + id, for good; where the LU is (its LUN) and the link may
+change under it. While it is not READY every operation fails at once; nothing is queued but the reads that were in
+flight when the link died.
+
+What goes out before READY (inquiries, LOGICAL UNIT RESET, RESERVE, the steps in `before_ready`) is sent by whoever
+brings the unit up; a write can not slip in between.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Protocol
+
+from backends.devices.state import DeviceState
+from backends.external.operation import (
+    DataOperation,
+    FlushOperation,
+    Operation,
+    ReadOperation,
+    WriteOperation,
+)
+from backends.external.path import Answer, ArrayPath
+from backends.external.pieces import ReadPieces, WritePieces
+from backends.scheduler import Scheduler, Timer
+from scsi.volume import Buffer, Done, Fault, ReadDone, VolumeError
+
+COMMAND_TIMEOUT_S = 10.0
+PARK_S = 10.0  # how long a read waits for a lost link
+MAX_COMMAND_BYTES = 4 << 20  # of one command to the array, whatever it would take
+_TEN_BYTE_BLOCKS = 1 << 32  # what READ (10) can reach
+_TEN_BYTE_LENGTH = 0xFFFF
+
+_READ_10, _READ_16 = 0x28, 0x88
+_WRITE_10, _WRITE_16 = 0x2A, 0x8A
+_SYNCHRONIZE_10, _SYNCHRONIZE_16 = 0x35, 0x91
+_FUA = 0x08
+_CDB_10 = struct.Struct(">BBIBHB")
+_CDB_16 = struct.Struct(">BBQIBB")
+_RESERVE_6 = bytes.fromhex("160000000000")
+_RELEASE_6 = bytes.fromhex("170000000000")
+
+POWER_ON_ASC = 0x29
+_RESERVATION_ASCQS = {0x03: "reservations preempted", 0x04: "reservations released", 0x05: "registrations preempted"}
+_CHANGES = {
+    (0x2A, 0x01): "mode parameters changed",
+    (0x2A, 0x09): "capacity changed",
+    (0x3F, 0x03): "inquiry data changed",
+}
+_CHANGES |= {(0x3F, 0x0E): "reported LUNs changed"}
+
+
+class ExternalListener(Protocol):
+    """Who must know when a unit comes, goes, or may have lost its reservation."""
+
+    def unit_ready(self, unit: ExternalLogicalUnit) -> None:
+        """Learn that the unit serves from now on."""
+
+    def unit_lost(self, unit: ExternalLogicalUnit) -> None:
+        """Learn that the unit was ready and is not any more; `unit.state` and `unit.fault()` say why."""
+
+    def unit_lapsed(self, unit: ExternalLogicalUnit, why: str) -> None:
+        """Learn that a reservation annex should be holding may be gone: a reset, a preemption, a conflict.
+
+        It is told while the unit is READY too, before the command that found out is repeated, and once per finding.
+        """
+
+
+class ArrayHooks(Protocol):
+    """What a unit tells the array that it belongs to."""
+
+    def unit_changed(self, unit: ExternalLogicalUnit, why: str) -> None:
+        """Learn that the LU or the array's set of LUs may be another than before: look again."""
+
+
+class ExternalLogicalUnit:
+    """A `Volume` on a LU of an external array.
+
+    Attributes:
+        array_name: the array's name in the configuration.
+        lun: where the LU was seen last, 8 raw bytes.
+        id: its VPD 83 designator (see `array_replies.choose_identifier`); b"" until the first contact with a LU that
+            the configuration names by LUN alone. Identity is (array_name, id).
+        state: READY, PENDING or BLOCKED.
+        vendor, product, revision: of its standard INQUIRY data, for the admin; "" before first contact.
+        block_bytes, blocks, physical_block_exponent, write_cache, read_only, max_transfer_blocks: see `Volume`.
+        force_unit_access: the LU knows the FUA bit; without it a FUA write is a write and a flush.
+        cache_known: the LU said whether it has a write cache.
+        command_timeout_s: after this a command is aborted.
+        before_ready: steps, run in order after each (re)connect and id check, before READY and before any data
+            command; each calls its `Done`. One that fails keeps the unit PENDING, and all are tried again later.
+        reachable: the LU was found and checked on the present session, so that `reserve`, `release` and `reset` work,
+            READY or not.
+        reset_needed: something of an older session may still be queued at the array, or hold a reservation there.
+    """
+
+    def __init__(
+        self,
+        array_name: str,
+        lun: bytes,
+        identifier: bytes,
+        path: ArrayPath,
+        scheduler: Scheduler,
+        command_timeout_s: float = COMMAND_TIMEOUT_S,
+    ) -> None:
+        """Begin as PENDING; `ExternalArray` makes these."""
+        self.array_name = array_name
+        self.lun = lun
+        self.id = identifier
+        self.path = path
+        self.scheduler = scheduler
+        self.command_timeout_s = command_timeout_s
+        self.vendor = self.product = self.revision = ""
+        self.block_bytes = 512
+        self.blocks = 0
+        self.physical_block_exponent = 0
+        self.write_cache = True
+        self.read_only = False
+        self.max_transfer_blocks = 0
+        self.force_unit_access = False
+        self.cache_known = False
+        self.state = DeviceState.PENDING
+        self.before_ready: list[Callable[[Done], None]] = []
+        self.reachable = False
+        self.reset_needed = False
+        self.hooks: ArrayHooks | None = None
+        self._fault: VolumeError | None = VolumeError(Fault.BECOMING_READY, f"{self.name}: not connected yet")
+        self._split_blocks = 1
+        self._fencing = False  # a RESERVE was sent, and neither refused nor released
+        self._listeners: list[ExternalListener] = []
+        self._parked: list[tuple[DataOperation, Fault]] = []
+        self._park_timer: Timer | None = None
+
+    @property
+    def name(self) -> str:
+        """Name the unit for logs and error texts."""
+        return f"{self.array_name}/{self.lun_number}"
+
+    @property
+    def lun_number(self) -> int:
+        """Give the LUN as people write it: of the single-level peripheral and flat formats, else all 8 bytes."""
+        if not any(self.lun[2:]) and self.lun[0] < 0x80:
+            return (self.lun[0] & 0x3F) << 8 | self.lun[1]
+        return int.from_bytes(self.lun, "big")
+
+    def listen(self, listener: ExternalListener) -> None:
+        """Tell `listener` from now on."""
+        if listener not in self._listeners:
+            self._listeners.append(listener)
+
+    def unlisten(self, listener: ExternalListener) -> None:
+        """Tell `listener` nothing more."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+
+    # --- Volume ---
+
+    def fault(self) -> VolumeError | None:
+        """Say why the unit can not serve, or None."""
+        return self._fault
+
+    def read(self, lba: int, blocks: int, done: ReadDone) -> None:
+        """Read whole blocks."""
+        if self._fault is not None:
+            done(self._fault)
+        elif blocks <= self._split_blocks:
+            cdb = self._cdb(_READ_10, _READ_16, 0, lba, blocks)
+            ReadOperation(self, cdb, done, b"", blocks * self.block_bytes).start()
+        else:
+            ReadPieces(self, lba, blocks, self._split_blocks, done).start()
+
+    def read_into(self, lba: int, place: memoryview, done: ReadDone) -> None:
+        """Read whole blocks into `place`, which is no longer than one command may be."""
+        if self._fault is not None:
+            done(self._fault)
+            return
+        cdb = self._cdb(_READ_10, _READ_16, 0, lba, len(place) // self.block_bytes)
+        ReadOperation(self, cdb, done, b"", len(place), place).start()
+
+    def write(self, lba: int, data: Buffer, fua: bool, done: Done) -> None:
+        """Write whole blocks."""
+        if self._fault is not None:
+            done(self._fault)
+            return
+        flags = 0
+        if fua and self.write_cache:
+            if not self.force_unit_access:
+                self.write(lba, data, False, self._then_flush(done))
+                return
+            flags = _FUA
+        blocks = len(data) // self.block_bytes
+        if blocks <= self._split_blocks:
+            WriteOperation(self, self._cdb(_WRITE_10, _WRITE_16, flags, lba, blocks), done, data).start()
+        else:
+            WritePieces(self, lba, data, self._split_blocks, fua, done).start()
+
+    def flush(self, done: Done) -> None:
+        """Make every write acknowledged so far stable."""
+        if self._fault is not None:
+            done(self._fault)
+        else:
+            FlushOperation(self, self._cdb(_SYNCHRONIZE_10, _SYNCHRONIZE_16, 0, 0, 0), done).start()
+
+    def _then_flush(self, done: Done) -> Done:
+        def written(error: VolumeError | None) -> None:
+            if error is None:
+                self.flush(done)
+            else:
+                done(error)
+
+        return written
+
+    def _cdb(self, ten: int, sixteen: int, flags: int, lba: int, blocks: int) -> bytes:
+        # The 10 byte commands wherever they reach: the oldest arrays know no others.
+        if self.blocks <= _TEN_BYTE_BLOCKS:
+            return _CDB_10.pack(ten, flags, lba, 0, blocks, 0)
+        return _CDB_16.pack(sixteen, flags, lba, blocks, 0, 0)
+
+    # --- Reservation and reset: these work while `reachable`, READY or not ---
+
+    def reserve(self, done: Done) -> None:
+        """Send RESERVE; `done(None)` when the array says that annex holds the LU.
+
+        Again by the holder it is GOOD too, so this also verifies. Spec: SPC-2 "RESERVE(6) command".
+        """
+        if not self.reachable:
+            done(self._away())
+            return
+
+        def reserved(result: Answer | VolumeError) -> None:
+            error = result if isinstance(result, VolumeError) else None
+            if error is not None and error.fault is Fault.RESERVATION_CONFLICT:
+                self._fencing = False
+            done(error)
+
+        self._fencing = True
+        ReserveOperation(self, _RESERVE_6, reserved).start()
+
+    def release(self, done: Done) -> None:
+        """Send RELEASE; `done(None)` when the array has answered. Spec: SPC-2 "RELEASE(6) command"."""
+        if not self.reachable:
+            done(self._away())
+            return
+
+        def released(result: Answer | VolumeError) -> None:
+            error = result if isinstance(result, VolumeError) else None
+            if error is None:
+                self._fencing = False
+            elif error.fault in {Fault.LINK_LOST, Fault.BECOMING_READY}:
+                self.reset_needed = True  # the old session may outlive its connection and keep the reservation
+            done(error)
+
+        Operation(self, _RELEASE_6, released).start()
+
+    def reset(self, done: Done) -> None:
+        """Send LOGICAL UNIT RESET, which ends every task of the LU, whoever sent it, and every RESERVE."""
+        if not self.reachable:
+            done(self._away())
+            return
+
+        def answered(complete: bool) -> None:
+            if complete and self._fencing:
+                self._fencing = False  # until whoever is told now reserves again
+                self._tell_lapsed("reset by annex itself")
+            done(None if complete else VolumeError(Fault.HARDWARE, f"{self.name}: LOGICAL UNIT RESET failed"))
+
+        self.path.reset_unit(self.lun, answered)
+
+    def command(self, cdb: bytes, data_in_bytes: int, done: Callable[[Answer | VolumeError], None]) -> None:
+        """Send a command that does not touch the medium, READY or not."""
+        Operation(self, cdb, done, b"", data_in_bytes).start()
+
+    def _away(self) -> VolumeError:
+        return self._fault or VolumeError(Fault.BECOMING_READY, f"{self.name}: not connected")
+
+    # --- What operations find out ---
+
+    def attention(self, asc: int, ascq: int) -> None:
+        """Interpret a unit attention."""
+        if asc == POWER_ON_ASC:
+            self._lapsed(f"unit attention {asc:02X}/{ascq:02X}, reset or power on")
+        elif asc == 0x2A and ascq in _RESERVATION_ASCQS:
+            self._lapsed(_RESERVATION_ASCQS[ascq])
+        elif (asc, ascq) in _CHANGES:
+            self.changed(_CHANGES[asc, ascq])
+
+    def conflicted(self) -> None:
+        """Learn that a command got RESERVATION CONFLICT."""
+        self._lapsed("reservation conflict")
+
+    def changed(self, why: str) -> None:
+        """Learn that the LU may be another than before."""
+        if self.hooks is not None:
+            self.hooks.unit_changed(self, why)
+
+    def _lapsed(self, why: str) -> None:
+        if self._fencing:
+            self._tell_lapsed(why)
+
+    def _tell_lapsed(self, why: str) -> None:
+        for listener in tuple(self._listeners):
+            listener.unit_lapsed(self, why)
+
+    def park(self, operation: DataOperation, fault: Fault, detail: str) -> None:
+        """Keep a read until the unit is back, once for `PARK_S` at the longest."""
+        now = self.scheduler.now()
+        if not operation.parked:
+            operation.parked = True
+            operation.deadline = now + PARK_S
+        if self.state is DeviceState.BLOCKED or operation.deadline <= now:
+            operation.fail(Fault.BLOCKED if self.state is DeviceState.BLOCKED else fault, detail)
+            return
+        self._parked.append((operation, fault))
+        if self._park_timer is None:
+            self._park_timer = self.scheduler.call_later(operation.deadline - now, self._parked_too_long)
+
+    def _parked_too_long(self) -> None:
+        self._park_timer = None
+        now = self.scheduler.now()
+        parked, self._parked = self._parked, []
+        for operation, fault in parked:
+            if operation.deadline <= now:
+                operation.fail(fault, f"the array was away for more than {PARK_S:.0f} s")
+            else:
+                self.park(operation, fault, "")
+
+    def _unpark(self, error: VolumeError | None) -> None:
+        parked, self._parked = self._parked, []
+        if self._park_timer is not None:
+            self._park_timer.cancel()
+            self._park_timer = None
+        for operation, _ in parked:
+            if error is None:
+                operation.resume()
+            else:
+                operation.fail(error.fault, error.detail)
+
+    # --- Life, moved along by ExternalArray ---
+
+    def set_ready(self) -> None:
+        """Serve from now on."""
+        assert self.reachable
+        assert self.blocks
+        largest = min(MAX_COMMAND_BYTES // self.block_bytes, _TEN_BYTE_LENGTH)
+        self._split_blocks = min(self.max_transfer_blocks or largest, largest)
+        self._fault = None
+        self.state = DeviceState.READY
+        self._unpark(None)
+        for listener in tuple(self._listeners):
+            listener.unit_ready(self)
+
+    def set_pending(self, reason: str, reachable: bool = False) -> None:
+        """Stop serving until `set_ready`; what is in flight ends by itself."""
+        self._leave(DeviceState.PENDING, Fault.BECOMING_READY, reason, reachable)
+
+    def set_blocked(self, reason: str) -> None:
+        """Stop serving until an admin, or the array, changes something."""
+        self._leave(DeviceState.BLOCKED, Fault.BLOCKED, reason, False)
+        self._unpark(self._fault)
+
+    def _leave(self, state: DeviceState, fault: Fault, reason: str, reachable: bool) -> None:
+        was_ready = self.state is DeviceState.READY
+        self.state = state
+        self._fault = VolumeError(fault, f"{self.name}: {reason}")
+        self.reachable = reachable
+        if not reachable and self._fencing:
+            self._fencing = False
+            self.reset_needed = True
+        if was_ready:
+            for listener in tuple(self._listeners):
+                listener.unit_lost(self)
+
+
+class ReserveOperation(Operation):
+    """A RESERVE: to be refused is its answer, not a sign that an older one lapsed."""
+
+    __slots__ = ()
+
+    def conflicted(self) -> None:
+        """End with the array's refusal."""
+        self.fail(Fault.RESERVATION_CONFLICT, "the array says that another initiator holds the LU")

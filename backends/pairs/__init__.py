@@ -1,0 +1,1 @@
+"""Pairs of logical units: their states, their data path, their marks on stable storage."""

@@ -1,0 +1,148 @@
+"""The commands of a host on a pair: SPLIT, RESYNC with its two options, TAKEOVER, VERIFY.
+
+How this works. A command that changes the state holds the pair's writes, stops its copy, and waits until nothing is
+under way. Then the table says whether the pair's state still allows it, and where it leads; the new state is made
+stable; only then is the command answered and are writes let go, under the new state (F27). Commands on one pair run
+one after the other.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from backends.pairs import states as pair_states
+from backends.pairs.pair import Pair
+from backends.pairs.states import PairCommand, Roles, Step
+from backends.pairs.volumes import serves
+from scsi.array_commands import FenceLevel, PairState
+from scsi.errors import InternalTargetFailure, NoSuchPair, PairSideNotReady, PairStateForbids, ScsiError
+
+Answer = Callable[[ScsiError | None], None]
+Changes = dict[str, Any]
+_HOLD = "a command is changing the pair"
+
+
+class PairOperations:
+    """Runs the commands on one pair."""
+
+    def __init__(self, pair: Pair) -> None:
+        self.pair = pair
+        self._queue: deque[Callable[[], None]] = deque()
+        self._busy = False
+
+    def run(self, command: PairCommand, done: Answer, *, writable: bool = False, changed: Callable[[], None]) -> None:
+        """Run a command when its turn comes.
+
+        Args:
+            command: not CREATE, VERIFY or DELETE.
+            done: called with None when the new state is stable, or with the refusal.
+            writable: of SPLIT: the secondary becomes writable.
+            changed: called when the pair has the new state, before `done`; not when nothing was to be done.
+        """
+
+        def begin() -> None:
+            if self.pair.mirror.dissolved:
+                self._end(done, NoSuchPair())
+                return
+            step = self._check(command, writable)
+            if isinstance(step, ScsiError) or step.no_op:
+                self._end(done, step if isinstance(step, ScsiError) else None)
+            else:
+                self._quiesce(lambda: self._take_step(command, writable, changed, done))
+
+        self.enqueue(begin)
+
+    def verify(self, done: Answer, *, immediate: bool) -> None:
+        """Compare the legs; `done` at the end, or with `immediate` once it is certain to begin."""
+        if self.pair.damaged or pair_states.command_step(self.pair.state, PairCommand.VERIFY) is None:
+            done(PairStateForbids())
+        elif immediate:
+            self.pair.synchronizer.verify(lambda _error: None)
+            done(None)
+        else:
+            self.pair.synchronizer.verify(done)
+
+    def enqueue(self, begin: Callable[[], None]) -> None:
+        """Run something when its turn comes; it calls `next_one` at its end."""
+        self._queue.append(begin)
+        if not self._busy:
+            self.next_one()
+
+    def next_one(self) -> None:
+        """Let the next command begin."""
+        self._busy = bool(self._queue)
+        if self._queue:
+            self._queue.popleft()()
+
+    def quiesce(self, then: Callable[[], None]) -> None:
+        """Hold writes, stop copying, and go on when nothing is under way; `let_go` ends it."""
+        self._quiesce(then)
+
+    def let_go(self) -> None:
+        """Go on with writes and copies."""
+        self.pair.mirror.release(_HOLD)
+        self.pair.synchronizer.resume()
+
+    def _quiesce(self, then: Callable[[], None]) -> None:
+        mirror = self.pair.mirror
+        mirror.hold(_HOLD)
+        self.pair.synchronizer.pause(lambda: mirror.drain(then))
+
+    def _take_step(self, command: PairCommand, writable: bool, changed: Callable[[], None], done: Answer) -> None:
+        pair = self.pair
+        step = self._check(command, writable)  # a leg may have been lost while writes ended
+        if isinstance(step, ScsiError) or step.no_op:
+            self.let_go()
+            self._end(done, step if isinstance(step, ScsiError) else None)
+            return
+
+        def stored(error: Exception | None) -> None:
+            changed()
+            self.let_go()
+            self._end(done, None if error is None else InternalTargetFailure(f"the state is not stable: {error}"))
+
+        if step.state is PairState.COPY:
+            pair.forget_failed_flushes()  # the copy makes up for what they may have lost
+        primary, current, changes = self._turn(command, step, writable)
+        pair.change(stored, state=step.state, primary=primary, current=current, **changes)
+
+    def _turn(self, command: PairCommand, step: Step, writable: bool) -> tuple[int, int, Changes]:
+        record = self.pair.record
+        primary, current = pair_states.turn(step.roles, record.primary, record.current)
+        changes: Changes = {"secondary_writable": writable, "secondary_old": False}
+        if command is PairCommand.TAKEOVER:
+            away = self.pair.mirror.lapsed & (1 << primary)
+            if step.roles is Roles.SWAP and (away or not self.pair.in_sync()):
+                current = record.current  # I5: the leg that may lack something is not read for it
+            old = record.state is PairState.PSUE and record.current == record.primary
+            changes["secondary_old"] = old and record.fence_level is not FenceLevel.DATA
+        return primary, current, changes
+
+    def _check(self, command: PairCommand, writable: bool) -> Step | ScsiError:
+        pair = self.pair
+        mirror, record = pair.mirror, pair.record
+        if pair.damaged:
+            return PairStateForbids("the pair's record is damaged")
+        step = pair_states.command_step(
+            pair.state,
+            command,
+            in_sync=not mirror.dirty.dirty_bits,
+            primary_leg_lost=not serves(mirror.legs[record.primary]) or bool(mirror.lapsed & (1 << record.primary)),
+        )
+        if step is None:
+            return PairStateForbids(f"{command.value} in {pair.state.name}")
+        if step.no_op:
+            return step
+        if writable and record.current != record.primary:
+            return PairStateForbids("the secondary's leg serves the primary; the secondary can not become writable")
+        if step.state is PairState.COPY:
+            away = mirror.lapsed or not serves(mirror.legs[0]) or not serves(mirror.legs[1])
+            if away or any(pair.faults.stragglers):
+                return PairSideNotReady("a leg is away")
+        return step
+
+    def _end(self, done: Answer, error: ScsiError | None) -> None:
+        done(error)
+        self.next_one()

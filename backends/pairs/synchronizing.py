@@ -1,0 +1,218 @@
+"""Starts what a pair's state asks for: a copy in COPY, a comparison in PAIR after a lapse or on a host's wish.
+
+How this works. `advance` looks at the pair and starts the walk that is due, if both legs can be used; when they can
+not, it looks again later. What a walk's end means is decided here: everything copied and flushed → PAIR; blocks that
+could not be copied → PSUE; blocks found to differ after a lapse → COPY, and only when that is done are the legs taken
+as verified (I10).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from backends.pairs import states as pair_states
+from backends.pairs.copying import Comparison, Copy
+from backends.pairs.mirror_faults import STATE_HOLD
+from backends.pairs.states import PairEvent
+from backends.pairs.volumes import serves
+from backends.pairs.walking import Walk, WalkEnd, WalkLimits
+from backends.scheduler import Scheduler
+from scsi.array_commands import PairState
+from scsi.errors import PairSideNotReady, PairStateForbids, ScsiError
+from scsi.volume import Fault, VolumeError
+
+if TYPE_CHECKING:
+    from backends.pairs.pair import Pair
+
+LOOK_AGAIN_S = 2.0
+# The target refuses for good, where others are worth another try.
+_HOPELESS = frozenset({Fault.WRITE_PROTECTED, Fault.NO_SPACE})
+
+_log = logging.getLogger(__name__)
+
+
+class Synchronizer:
+    """The walks of one pair, one at a time."""
+
+    def __init__(self, pair: Pair, scheduler: Scheduler, limits: WalkLimits) -> None:
+        self._pair = pair
+        self._scheduler = scheduler
+        self._limits = limits
+        self._walk: Walk | None = None
+        self._pauses = 0
+        self._flushing = False
+        self._looking = False
+        self._closed = False
+        self._compared = False  # since the last lapse
+        self._compare_again = False
+        self._askers: list[Callable[[ScsiError | None], None]] = []
+
+    @property
+    def walk(self) -> Walk | None:
+        """What is under way, for reports."""
+        return self._walk
+
+    def set_pace(self, pace_mib_s: int) -> None:
+        """Change the limit of copies, in MiB a second; 0 for none."""
+        self._limits = replace(self._limits, pace_mib_s=pace_mib_s)
+        if self._walk is not None:
+            self._walk.set_pace(pace_mib_s)
+
+    def verify(self, done: Callable[[ScsiError | None], None]) -> None:
+        """Compare the legs; `done` when every block was compared, or it became impossible."""
+        self._askers.append(done)
+        self.advance()
+
+    def restart_comparison(self) -> None:
+        """A fence lapsed: what was compared before does not count."""
+        self._compared = False
+        self._compare_again = True
+
+    def pause(self, done: Callable[[], None]) -> None:
+        """Stop what is under way and start nothing until `resume`."""
+        self._pauses += 1
+        self.stop(done)
+
+    def resume(self) -> None:
+        self._pauses -= 1
+        self.advance()
+
+    def stop(self, done: Callable[[], None]) -> None:
+        """Stop what is under way; call back when nothing of it is left."""
+        if self._walk is None:
+            done()
+        else:
+            self._walk.stop(done)
+
+    def close(self) -> None:
+        """Start nothing any more."""
+        self._closed = True
+
+    def advance(self) -> None:
+        """Start what is due."""
+        if self._walk is not None or self._pauses or self._flushing or self._closed:
+            return
+        record = self._pair.record
+        kind: type[Walk] | None = None
+        if record.state is PairState.COPY:
+            kind = Copy
+        elif record.state is PairState.PAIR and (record.unverified or self._askers):
+            kind = Comparison
+        else:
+            self._tell_askers(PairStateForbids())
+        if kind is None:
+            return
+        if not self._ready():
+            self._look_again_later()
+            return
+        self._compare_again = False
+        self._walk = kind(self._pair.mirror, self._scheduler, self._limits, self._ended)
+        self._walk.rewrite = bool(record.failed_flushes & (1 << record.current))
+        self._walk.start()
+
+    def _ready(self) -> bool:
+        mirror = self._pair.mirror
+        return (
+            mirror.mirrored
+            and not mirror.lapsed
+            and not mirror.held_for(STATE_HOLD)  # I7: a record that is not stable must not be acted on
+            and serves(mirror.legs[0])
+            and serves(mirror.legs[1])
+        )
+
+    def _look_again_later(self) -> None:
+        if self._looking:
+            return
+        self._looking = True
+
+        def look() -> None:
+            self._looking = False
+            self.advance()
+
+        self._scheduler.call_later(LOOK_AGAIN_S, look)
+
+    def _ended(self, end: WalkEnd) -> None:
+        walk, self._walk = self._walk, None
+        if end.stopped:
+            self.advance()
+        elif isinstance(walk, Copy):
+            self._copy_ended(end)
+        else:
+            self._comparison_ended(end)
+
+    # --- Copies ---
+
+    def _copy_ended(self, end: WalkEnd) -> None:
+        pair = self._pair
+        if end.error is not None and end.leg is not None:
+            pair.last_error = f"copying stopped at the leg of {pair.record.naas[end.leg]}: {end.error}"
+            _log.warning("pair %d: %s", pair.number, pair.last_error)
+            if end.error.fault in _HOPELESS and end.leg != pair.record.current:
+                pair.leg_lost(end.leg, end.error)
+            elif end.bad_blocks:
+                pair.suspend(PairEvent.COPY_FAILED)
+            else:
+                self._look_again_later()
+            return
+        if pair.mirror.dirty.dirty_bits > (1 if end.bad_blocks else 0) and not end.bad_blocks:
+            self.advance()  # marked after the last chunk was chosen
+            return
+        self._flushing = True
+        pair.flushes.flush_both(lambda error: self._flushed(error, end))
+
+    def _flushed(self, error: VolumeError | None, end: WalkEnd) -> None:
+        pair = self._pair
+        self._flushing = False
+        if pair.state is not PairState.COPY or self._closed:
+            return
+        if end.bad_blocks:
+            pair.last_error = f"{end.bad_blocks} blocks could not be copied"
+            pair.suspend(PairEvent.COPY_FAILED)
+        elif error is not None or self._pauses or pair.mirror.dirty.dirty_bits:
+            self._look_again_later()
+        else:
+            self._copied()
+
+    def _copied(self) -> None:
+        """Every block is equal on both legs, stably."""
+        pair = self._pair
+        step = pair_states.event_step(pair.state, PairEvent.COPIED)
+        assert step is not None
+        if pair.record.unverified and not self._compared:
+            pair.change(hold=False, state=step.state, failed_flushes=0)
+        else:
+            primary = pair.record.primary
+            pair.change(hold=False, state=step.state, failed_flushes=0, unverified=False, current=primary)
+        self.advance()
+
+    # --- Comparisons ---
+
+    def _comparison_ended(self, end: WalkEnd) -> None:
+        pair = self._pair
+        if end.error is not None:
+            pair.last_error = f"comparing stopped: {end.error}"
+            self._tell_askers(PairSideNotReady(pair.last_error))
+            self._look_again_later()
+            return
+        if self._compare_again:
+            self.advance()
+            return
+        if end.found_blocks:
+            _log.warning("pair %d: %d blocks differ between its legs", pair.number, end.found_blocks)
+        pair.look_again()
+        self._tell_askers(None)
+        if not pair.record.unverified:
+            return
+        self._compared = True
+        if pair.mirror.dirty.dirty_bits:
+            pair.found_dirty()
+        else:
+            pair.change(hold=False, unverified=False, current=pair.record.primary)
+
+    def _tell_askers(self, error: ScsiError | None) -> None:
+        askers, self._askers = self._askers, []
+        for done in askers:
+            done(error)

@@ -1,0 +1,104 @@
+"""What the LUs of a pair sit on: the pair as it looks from one leg; and what stands in for a missing leg."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from backends.pairs.mirror import Mirror
+from backends.pairs.mirror_flush import Flushes
+from scsi.volume import Buffer, Done, Fault, ReadDone, Volume, VolumeError
+
+
+class VolumeKeeper(Protocol):
+    """The pair, as its volumes see it."""
+
+    def refusal(self, leg: int) -> VolumeError | None:
+        """Say why a write through the LU of this leg is refused now."""
+
+    def blocked(self) -> VolumeError | None:
+        """Say why neither LU can be served, or None."""
+
+
+class PairedVolume:
+    """A pair seen by the LU of one leg.
+
+    Whether that is the primary or the secondary may change; the LU keeps its volume.
+    """
+
+    def __init__(self, mirror: Mirror, flushes: Flushes, keeper: VolumeKeeper, leg: int) -> None:
+        self._mirror = mirror
+        self._flushes = flushes
+        self._keeper = keeper
+        self._leg = leg
+        self.block_bytes = mirror.dirty.block_bytes
+        self.blocks = mirror.dirty.blocks
+
+    @property
+    def physical_block_exponent(self) -> int:
+        return max(leg.physical_block_exponent for leg in self._mirror.legs)
+
+    @property
+    def write_cache(self) -> bool:
+        return any(leg.write_cache for leg in self._mirror.legs)
+
+    @property
+    def read_only(self) -> bool:
+        refusal = self._keeper.refusal(self._leg)
+        return refusal is not None and refusal.fault is Fault.WRITE_PROTECTED
+
+    @property
+    def max_transfer_blocks(self) -> int:
+        return min((leg.max_transfer_blocks for leg in self._mirror.legs if leg.max_transfer_blocks), default=0)
+
+    def fault(self) -> VolumeError | None:
+        mirror = self._mirror
+        blocked = self._keeper.blocked()
+        if blocked is not None:
+            return blocked
+        serving = mirror.current if self._leg == mirror.primary else self._leg
+        fault = mirror.legs[serving].fault()
+        if fault is not None and mirror.mirrored and not mirror.dirty.dirty_bits:
+            return mirror.legs[1 - serving].fault() and fault
+        return fault
+
+    def read(self, lba: int, blocks: int, done: ReadDone) -> None:
+        self._mirror.read(self._leg, lba, blocks, done)
+
+    def write(self, lba: int, data: Buffer, fua: bool, done: Done) -> None:
+        self._mirror.write(self._leg, lba, data, fua, done)
+
+    def flush(self, done: Done) -> None:
+        self._flushes.flush(self._leg, done)
+
+
+class AbsentVolume:
+    """Stands in for a leg whose virtual device is missing, or is not the one that was paired."""
+
+    physical_block_exponent = 0
+    write_cache = True
+    read_only = True
+    max_transfer_blocks = 0
+
+    def __init__(self, blocks: int, block_bytes: int, why: str) -> None:
+        self.blocks = blocks
+        self.block_bytes = block_bytes
+        self._error = VolumeError(Fault.BLOCKED, why)
+
+    def fault(self) -> VolumeError | None:
+        return self._error
+
+    def read(self, lba: int, blocks: int, done: ReadDone) -> None:
+        del lba, blocks
+        done(self._error)
+
+    def write(self, lba: int, data: Buffer, fua: bool, done: Done) -> None:
+        del lba, data, fua
+        done(self._error)
+
+    def flush(self, done: Done) -> None:
+        done(self._error)
+
+
+def serves(volume: Volume) -> bool:
+    """Tell whether a volume can serve now."""
+    return volume.fault() is None
