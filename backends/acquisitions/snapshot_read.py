@@ -17,14 +17,8 @@ from typing import Protocol
 from crc32c import crc32c
 
 from backends.scheduler import Scheduler
+from backends.virtual_device import WriteGate
 from scsi.volume import Buffer, Done, Volume, VolumeError
-
-
-class WriteGate(Protocol):
-    """What a virtual device asks before each write."""
-
-    def admit(self, lba: int, blocks: int, go: Callable[[], None]) -> bool:
-        """True: write now; False: `go` is called once, later, when the write may be made."""
 
 
 class GatedVolume(Volume, Protocol):
