@@ -15,16 +15,18 @@ from typing import NamedTuple
 
 import pytest
 
-from scsi.array_commands import FenceLevel, PairState
+from demo.second_host import write_one_block
+from scsi.array_commands import ArrayOut, FenceLevel, PairFlag, PairState
 from tests.support.annexd import Annexd
 from tests.support.host import GOOD, Host, HostLost, sense_of
 from tests.support.load import BLOCK_BYTES, DEPTH, SLOT_BLOCKS, Load
-from tests.support.pair_commands import create_pair, the_pair, wait_for_pair
+from tests.support.pair_commands import array_out, create_pair, the_pair, wait_for_pair, wait_until
 from tests.support.tgt import Tgt
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
 MIB = 1 << 20
+ARRAY_TARGET = "iqn.2026-11.org.example:array"
 LEG_BYTES = 64 * MIB
 SLOTS = 256  # 8 MiB: two extents of the intent log
 KILLS = 8
@@ -49,8 +51,8 @@ def legs(tmp_path: Path) -> Iterator[Legs]:
     local.write_bytes(bytes(written_bytes) + random.Random(1).randbytes(LEG_BYTES - written_bytes))
     remote.write_bytes(bytes(LEG_BYTES))
     with Tgt(tmp_path) as array:
-        array.add_lun(array.add_target("iqn.2026-11.org.example:array"), remote)
-        url = f"iscsi://127.0.0.1:{array.port}/iqn.2026-11.org.example:array/1"
+        array.add_lun(array.add_target(ARRAY_TARGET), remote)
+        url = f"iscsi://127.0.0.1:{array.port}/{ARRAY_TARGET}/1"
         with Annexd(tmp_path, ("--local", local), ("--array", url)) as annexd:
             yield Legs(annexd, array, local, remote)
 
@@ -137,3 +139,23 @@ def test_an_array_that_dies_under_load_costs_no_acknowledged_write(legs: Legs, l
     local = legs.local.read_bytes()
     written = SLOTS * SLOT_BLOCKS * BLOCK_BYTES
     assert local[written:] == legs.remote.read_bytes()[written:]
+
+
+def test_an_array_that_comes_back_is_fenced_again_and_resynced_to_equal_legs(legs: Legs) -> None:
+    load = Load(SLOTS, seed=6)
+    with Host(legs.annexd.port) as host:
+        assert create_pair(host, 1, FenceLevel.STATUS).status == GOOD
+        wait_for_pair(host, PairState.PAIR)
+        load.run(host, 200, then=legs.array.kill)
+        load.run(host, 200)
+        assert the_pair(host).state == PairState.PSUE
+        legs.array.start()
+        legs.array.add_lun(legs.array.add_target(ARRAY_TARGET), legs.remote)
+        wait_until(host, lambda row: bool(row.flags & PairFlag.FENCE_HELD))
+        assert write_one_block(f"iscsi://127.0.0.1:{legs.array.port}/{ARRAY_TARGET}/1", 0) == "RESERVATION CONFLICT"
+        assert array_out(host, ArrayOut.PAIR_RESYNC).status == GOOD
+        wait_for_pair(host, PairState.PAIR)
+        load.run(host, 200)
+        assert load.check(host) == []
+        assert load.failed == []
+    assert legs.local.read_bytes() == legs.remote.read_bytes()
