@@ -39,7 +39,7 @@ requirements:
 	/usr/bin/python3 -m venv --clear build/requirements
 	build/requirements/bin/python -m pip install --quiet -r requirements/build.txt
 	build/requirements/bin/python -m pip install --quiet $(PIP_TOOLS)
-	for name in run build host test; do \
+	for name in run build host shell test; do \
 	    build/requirements/bin/pip-compile --quiet --upgrade --strip-extras --generate-hashes --allow-unsafe \
 	        --no-build-isolation --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 	        --output-file requirements/$$name.txt requirements/$$name.in || exit 1; \

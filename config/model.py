@@ -7,6 +7,7 @@ of it is acted on before both have passed, so a bad file never leaves a half-mad
     arrays             external arrays, reached over iSCSI, by name
     virtual_devices    ordered lists of regions of the two
     targets            what hosts log in to: portals, LUNs, and which host sees what
+    control, metrics   where admins and monitoring reach the daemon
 
 Sizes and LBAs are in logical blocks of the device that they lie on.
 """
@@ -22,7 +23,7 @@ import msgspec
 
 from config.errors import ConfigError
 
-VERSION: Literal[1] = 1
+VERSION: Literal[2] = 2
 MAX_LUN = 255
 ISCSI_NAME_BYTES = 223  # RFC 7143 4.2.7.1
 HOST_SECRET_BYTES = range(12, 257)  # RFC 7143 9.2.1: at least 96 bits; libiscsi and open-iscsi stop at 255
@@ -32,7 +33,7 @@ _ISCSI_NAME = re.compile(
     r"(iqn\.\d{4}-(0[1-9]|1[0-2])\.[a-z0-9.-]+(:[a-z0-9.:-]+)?|eui\.[0-9A-Fa-f]{16}|naa\.[0-9A-Fa-f]{16}([0-9A-Fa-f]{16})?)"
 )
 _PORTAL = re.compile(r"(\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9.-]+))(:(?P<port>\d{1,5}))?")
-_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,254}")
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,254}")  # no "/": names are parts of paths in the shell and the API
 
 
 class Entry(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -40,10 +41,14 @@ class Entry(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Chap(Entry):
-    """One direction of CHAP: the name sent, and the secret shared (UTF-8; 12 to 256 bytes for a host)."""
+    """One direction of CHAP: the name sent, and the secret shared (UTF-8; 12 to 256 bytes for a host).
+
+    The secret stands here, or in the file `credential` of the service's credentials directory (systemd LoadCredential).
+    """
 
     name: str
-    secret: str
+    secret: str = ""
+    credential: str | None = None
 
     def __repr__(self) -> str:
         return f"Chap(name={self.name!r}, secret=…)"  # secrets never reach a log
@@ -92,17 +97,26 @@ class VirtualDevice(Entry):
 
 
 class Lun(Entry):
-    """A logical unit number and the virtual device whose LU it shows."""
+    """A logical unit number and the virtual device whose LU it shows.
+
+    `max_iops` and `max_bytes_per_s` bound what each host does through this LUN, reads and writes together.
+    """
 
     lun: int
     virtual_device: str
     read_only: bool = False
+    max_iops: int | None = None
+    max_bytes_per_s: int | None = None
 
 
 class Acl(Entry):
-    """What one host may do at one target. `luns` left out: the target's own list."""
+    """What one host may do at one target. `luns` left out: the target's own list.
+
+    `addresses` given: only when it comes from these networks.
+    """
 
     initiator: str
+    addresses: list[str] | None = None
     luns: list[Lun] | None = None
     chap: Chap | None = None
     mutual_chap: Chap | None = None
@@ -134,16 +148,50 @@ class Discovery(Entry):
     mutual_chap: Chap | None = None
 
 
+class ControlTcp(Entry):
+    """The control API for admins on other machines: TLS and a bearer token, never without.
+
+    `certificate` and `key` are PEM files; `token_file` holds the token (32 to 512 printable characters), mode 0600.
+    """
+
+    listen: str
+    certificate: str
+    key: str
+    token_file: str
+
+
+class Control(Entry):
+    """Where admins reach the daemon.
+
+    `socket` may change everything and is open to root, annexd's own user and `admin_groups`; `read_only_socket` answers
+    questions, and is open to `reader_groups` as well. Their folder is made with mode 0750 when it is not there.
+    """
+
+    socket: str = "/run/annex/control.sock"
+    read_only_socket: str | None = None
+    admin_groups: list[str] = []
+    reader_groups: list[str] = []
+    tcp: ControlTcp | None = None
+
+
+class Metrics(Entry):
+    """Where Prometheus finds /metrics: host:port."""
+
+    listen: str
+
+
 class Config(Entry):
     """The whole file."""
 
-    version: Literal[1]
+    version: Literal[2]
     state_directory: str
     devices: list[Device] = []
     arrays: list[Array] = []
     virtual_devices: list[VirtualDevice] = []
     targets: list[Target] = []
     discovery: Discovery | None = None
+    control: Control | None = None
+    metrics: Metrics | None = None
 
 
 def split_portal(portal: str, default_port: int = 3260) -> tuple[str, int]:
@@ -178,6 +226,26 @@ def _problems(config: Config) -> Iterator[ConfigError]:
     yield from _targets(config)
     if config.discovery:
         yield from _chap("discovery", config.discovery.chap, config.discovery.mutual_chap)
+    if config.control:
+        yield from _control(config.control)
+    if config.metrics:
+        yield from _portal("metrics.listen", config.metrics.listen)
+
+
+def _control(control: Control) -> Iterator[ConfigError]:
+    paths = {"socket": control.socket, "read_only_socket": control.read_only_socket}
+    if control.tcp:
+        tcp = control.tcp
+        paths |= {"tcp.certificate": tcp.certificate, "tcp.key": tcp.key, "tcp.token_file": tcp.token_file}
+        yield from _portal("control.tcp.listen", tcp.listen)
+    for key, path in paths.items():
+        if path is not None and not path.startswith("/"):
+            yield ConfigError(f"control.{key}", f"{path!r} is not an absolute path")
+        # sun_path has 108 bytes with its NUL: unix(7)
+        if path is not None and key.endswith("socket") and len(path.encode()) > 107:
+            yield ConfigError(f"control.{key}", "is longer than the 107 bytes of a socket's path")
+    if control.socket == control.read_only_socket:
+        yield ConfigError("control.read_only_socket", "is the same as control.socket")
 
 
 def _names(config: Config) -> Iterator[ConfigError]:
@@ -191,7 +259,7 @@ def _names(config: Config) -> Iterator[ConfigError]:
         for index, entry in enumerate(entries):
             if not _LABEL.fullmatch(entry.name):
                 yield ConfigError(
-                    f"{group}[{index}].name", f"{entry.name!r} is not a name", "letters, digits and ._:/@+- up to 255"
+                    f"{group}[{index}].name", f"{entry.name!r} is not a name", "letters, digits and ._:@+- up to 255"
                 )
     yield from _duplicates("devices", "path", [device.path for device in config.devices])
     for index, device in enumerate(config.devices):
@@ -282,11 +350,16 @@ def _targets(config: Config) -> Iterator[ConfigError]:
             yield from _iscsi_name(f"{place}.acls[{number}].initiator", acl.initiator)
             yield from _luns(f"{place}.acls[{number}].luns", acl.luns or [], virtual_devices)
             yield from _chap(f"{place}.acls[{number}]", acl.chap, acl.mutual_chap)
-        for number, network in enumerate(target.anyone.addresses if target.anyone else []):
-            try:
-                ipaddress.ip_network(network)
-            except ValueError as error:
-                yield ConfigError(f"{place}.anyone.addresses[{number}]", str(error))
+            yield from _networks(f"{place}.acls[{number}].addresses", acl.addresses or [])
+        yield from _networks(f"{place}.anyone.addresses", target.anyone.addresses if target.anyone else [])
+
+
+def _networks(place: str, networks: list[str]) -> Iterator[ConfigError]:
+    for index, network in enumerate(networks):
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            yield ConfigError(f"{place}[{index}]", str(error), "an address, or a network such as 192.0.2.0/24")
 
 
 def _luns(place: str, luns: list[Lun], virtual_devices: set[str]) -> Iterator[ConfigError]:
@@ -297,6 +370,9 @@ def _luns(place: str, luns: list[Lun], virtual_devices: set[str]) -> Iterator[Co
             yield ConfigError(f"{place}[{index}].lun", f"{lun.lun} is not within 0 … {MAX_LUN}")
         if lun.virtual_device not in virtual_devices:
             yield ConfigError(f"{place}[{index}].virtual_device", f"no virtual device is named {lun.virtual_device!r}")
+        for key, limit in (("max_iops", lun.max_iops), ("max_bytes_per_s", lun.max_bytes_per_s)):
+            if limit is not None and limit <= 0:
+                yield ConfigError(f"{place}[{index}].{key}", f"{limit} is not a limit", "leave it out for none")
 
 
 def _iscsi_name(place: str, name: str) -> Iterator[ConfigError]:
@@ -319,14 +395,21 @@ def _chap(
     for key, side in (("chap", chap), ("mutual_chap", mutual)):
         if side and not side.name:
             yield ConfigError(f"{place}.{key}.name", "is empty")
-        if side and len(side.secret.encode()) not in lengths:
+        if side and side.credential is not None:
+            if side.secret:
+                yield ConfigError(f"{place}.{key}", "has both 'secret' and 'credential'", "give one of them")
+            if not re.fullmatch(r"[A-Za-z0-9_.-]{1,255}", side.credential) or side.credential in {".", ".."}:
+                yield ConfigError(
+                    f"{place}.{key}.credential", f"{side.credential[:80]!r} is not the name of a credential"
+                )
+        elif side and len(side.secret.encode()) not in lengths:
             problem = f"is not {lengths.start} to {lengths.stop - 1} bytes long"
             yield ConfigError(f"{place}.{key}.secret", problem, "RFC 7143 9.2.1 asks for 96 random bits")
     if mutual and not chap:
         yield ConfigError(
             f"{place}.mutual_chap", "needs 'chap' as well", "the target proves itself only to a host that did"
         )
-    if chap and mutual and chap.secret == mutual.secret:
+    if chap and mutual and (chap.secret, chap.credential) == (mutual.secret, mutual.credential):
         yield ConfigError(f"{place}.mutual_chap.secret", "is the same as chap.secret", "RFC 7143 9.2.1 forbids it")
 
 

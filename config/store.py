@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from config import model
+from config import migrations, model
 from config.errors import ConfigError
 
 MAX_FILE_BYTES = 8 * 1024 * 1024
@@ -37,15 +37,7 @@ def decode(data: bytes, place: str) -> model.Config:
     """
     try:
         document = json.loads(data, object_pairs_hook=_unique_keys)
-        if (
-            isinstance(document, dict)
-            and isinstance(document.get("version"), int)
-            and document["version"] > model.VERSION
-        ):
-            raise ConfigError(
-                f"{place}: version", f"{document['version']} is newer than this annexd knows ({model.VERSION})"
-            )
-        config = msgspec.convert(document, model.Config)
+        config = msgspec.convert(migrations.migrate(document), model.Config)
         model.check(config)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{place}: line {error.lineno} column {error.colno}", f"not JSON: {error.msg}") from None

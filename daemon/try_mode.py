@@ -75,16 +75,16 @@ def configuration(portal: str, sources: list[Source], state_directory: Path) -> 
 
 
 def _source_name(region: model.Region) -> str:
-    return region.device or f"{region.array}/{region.lun}"
+    return region.device or f"{region.array}:{region.lun}"
 
 
 def _device(path: str) -> model.Device:
     real = os.path.realpath(path)
-    return model.Device(name=f"local:{real}"[:255] if _plain(real) else f"local:{real.encode().hex()}"[:255], path=real)
-
-
-def _plain(path: str) -> bool:
-    return re.fullmatch(r"[A-Za-z0-9._:/@+-]+", path) is not None
+    # A name has no "/", and two paths never have one name: a path with another of these marks in it is spelt as bytes.
+    plain = re.fullmatch(r"[A-Za-z0-9._@+/-]+", real)
+    return model.Device(
+        name=f"local{real.replace('/', ':')}"[:255] if plain else f"local:={real.encode().hex()}"[:255], path=real
+    )
 
 
 def _array(url: str) -> tuple[model.Array, int]:
@@ -93,7 +93,7 @@ def _array(url: str) -> tuple[model.Array, int]:
         shown = re.sub(r"%[^@/]*@", "%…@", url)  # a secret in it never reaches a terminal or a log
         raise ConfigError("--array", f"{shown!r} is not a URL", "iscsi://[user%secret@]host[:port]/iqn/lun")
     chap = model.Chap(name=unquote(match["user"]), secret=match["secret"]) if match["user"] else None
-    name = f"array:{match['portal'].strip('[]').replace(']', '')}/{match['target']}"
+    name = f"array:{match['portal'].strip('[]').replace(']', '')}:{match['target']}"
     return model.Array(name=name[:255], portal=match["portal"], target=match["target"], chap=chap), int(match["lun"])
 
 

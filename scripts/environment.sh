@@ -92,7 +92,7 @@ annex_venv_make() {
     $annex_pip -r requirements/build.txt
     # Not from pip's cache: a wheel that lies there may have been compiled by another Cython than build.txt's.
     $annex_pip --no-build-isolation --no-cache-dir \
-        -r requirements/run.txt -r requirements/host.txt -r requirements/test.txt
+        -r requirements/run.txt -r requirements/host.txt -r requirements/shell.txt -r requirements/test.txt
     # cython-iscsi installs its own tests as the top-level package "tests", which would hide ours from `import tests`.
     rm -rf .venv/lib/python3.*/site-packages/tests
 }

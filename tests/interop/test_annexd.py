@@ -55,8 +55,8 @@ def one_line(text: str) -> str:
     ("content", "words"),
     [
         ("{", ["annex.json", "line 1", "not JSON"]),
-        ('{"version": 1}', ["annex.json", "state_directory"]),
-        ('{"version": 1, "state_directory": "/s", "targets": [{"name": "x"}]}', ["targets[0]"]),
+        ('{"version": 2}', ["annex.json", "state_directory"]),
+        ('{"version": 2, "state_directory": "/s", "targets": [{"name": "x"}]}', ["targets[0]"]),
         ('{"version": 9, "state_directory": "/s"}', ["version", "newer"]),
     ],
 )

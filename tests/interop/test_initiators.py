@@ -47,7 +47,7 @@ def tried(folder: Path, *options: str) -> Iterator[Annexd]:
 
 def configuration(folder: Path, portals: list[str]) -> dict[str, Any]:
     return {
-        "version": 1,
+        "version": 2,
         "state_directory": str(folder / "state"),
         "devices": [{"name": name, "path": str(disk(folder / f"{name}.img"))} for name in ("a", "b")],
         "virtual_devices": [{"name": name, "regions": [{"device": name}]} for name in ("a", "b")],

@@ -13,7 +13,7 @@ from config import store
 from config.errors import ConfigError
 
 GOOD: dict[str, Any] = {
-    "version": 1,
+    "version": 2,
     "state_directory": "/var/lib/annex",
     "devices": [{"name": "disk0", "path": "/dev/loop0"}],
     "arrays": [{"name": "old", "portal": "127.0.0.1:3261", "target": "iqn.2026-11.org.example:old"}],
@@ -38,7 +38,7 @@ GOOD: dict[str, Any] = {
 
 # (path of keys to what is changed, its new value, words that the one line must hold)
 BAD: list[tuple[list[Any], Any, list[str]]] = [
-    (["version"], 2, ["version", "newer"]),
+    (["version"], 3, ["version", "newer"]),
     (["version"], "1", ["version"]),
     (["state_directory"], "var", ["state_directory", "absolute"]),
     (["colour"], "red", ["colour"]),
@@ -99,7 +99,7 @@ def test_a_bad_entry_gets_one_line_with_its_place_and_the_reason(path: list[Any]
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b"[1,2", b"\xff\xfe", b"null", b"[" * 100_000, b'{"version": 1, "version": 1}']
+    "data", [b"", b"{", b"[1,2", b"\xff\xfe", b"null", b"[" * 100_000, b'{"version": 2, "version": 1}']
 )
 def test_bytes_that_are_no_configuration_get_one_line(data: bytes) -> None:
     with pytest.raises(ConfigError) as refused:

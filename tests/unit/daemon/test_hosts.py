@@ -19,7 +19,7 @@ FROM_AFAR = Addresses("192.0.2.1", 40000, "192.0.2.9", 3260)
 
 def configuration(*, anyone: bool = True) -> model.Config:
     return model.Config(
-        version=1,
+        version=2,
         state_directory="/state",
         devices=[model.Device(name="d", path="/d"), model.Device(name="e", path="/e")],
         virtual_devices=[
