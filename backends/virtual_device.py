@@ -131,6 +131,8 @@ class VirtualDevice:
         """Write whole blocks, once every gate admits it."""
         if self._gates:
             self._ask_gates(lba, data, fua, done, [])
+        elif self._whole is not None and self._refusal is None:
+            self._whole.write(lba, data, fua, done)
         else:
             self._write(lba, data, fua, done)
 

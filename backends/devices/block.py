@@ -164,7 +164,14 @@ class BlockDevice:
             assert self._queue is not None
             self._queue.add(offset, data, fua, done)
             return
-        write = QueuedWrite(offset, data, False, done)
+        try:
+            count = os.pwrite(self._descriptor, data, offset)
+        except OSError:
+            count = -1
+        if count == len(data):
+            done(None)
+            return
+        write = QueuedWrite(offset, data, False, done)  # again, to the end or to the first block that fails
         write_one(self._descriptor, write)
         done(self._failure(write.error, "write", write.failed_at // self.block_bytes) if write.error else None)
 

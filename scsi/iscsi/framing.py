@@ -101,6 +101,7 @@ class PduReader:
     def set_limits(self, max_data_segment_bytes: int, buffer_bytes: int) -> None:
         """Allow other lengths from the next PDU on; the buffer only grows, and with the next `receive_buffer`."""
         self.max_data_segment_bytes = max_data_segment_bytes
+        self._plain_bytes = min(max_data_segment_bytes, DIRECT_BYTES - 1)  # neither too long nor to be placed
         largest = BHS_BYTES + MAX_AHS_BYTES + max_data_segment_bytes + 3 + 2 * DIGEST_BYTES
         self._wanted_bytes = max(buffer_bytes, largest)
 
@@ -156,9 +157,17 @@ class PduReader:
         view, end, unpack = self._view, self._end, self._unpack
         while end - start >= BHS_BYTES:
             header = unpack(view, start)
-            if not header[3] and not self.header_digest:  # neither AHS nor data: most commands
+            length = header[3]
+            if not length and not self.header_digest:  # neither AHS nor data: most commands
                 start += BHS_BYTES
                 self.sink.receive(header, b"", _NOTHING, False)
+            elif length <= self._plain_bytes and not (self.header_digest or self.data_digest):  # most writes; no AHS
+                data_at = start + BHS_BYTES
+                following = data_at + length + (-length & 3)
+                if following > end:
+                    break
+                start = following
+                self.sink.receive(header, b"", view[data_at : data_at + length], False)
             else:
                 used = self._parse_long(header, start)
                 if not used:

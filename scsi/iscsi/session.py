@@ -44,6 +44,7 @@ from scsi.iscsi.pdu import (
     RESERVED_TAG,
     RESPONSE,
     SCSI_COMMAND,
+    SCSI_RESPONSE,
     Header,
 )
 from scsi.iscsi.registry import SessionKey
@@ -156,7 +157,7 @@ class Session:
         self.parameters = parameters
         self.max_send_bytes = min(parameters.max_send_data_segment_length, parameters.max_burst_length)
         digests = parameters.header_digest or parameters.data_digest
-        self._max_short_bytes = 0 if digests else self.max_send_bytes
+        self._max_short_bytes = -1 if digests else self.max_send_bytes
 
     @property
     def initiator_name(self) -> str:
@@ -436,32 +437,28 @@ class Session:
         if (
             status
             or length != command.data_in_bytes
-            or not 0 < length <= self._max_short_bytes
-            or command.data_out_bytes
+            or length > self._max_short_bytes
+            or data_out_used is not None
+            or (length and command.data_out_bytes)
         ):
             send_answer(self, command, status, data_in, sense, data_out_used)
             return
-        # A read that ended well and fits into one Data-In: the status goes with it. Packed here, without
-        # `PduWriter.send` and digests, because this is what most answers of a busy disk are.
+        # One PDU, and nothing left over: a write that ended well, or a read whose status goes with its only Data-In.
+        # Packed here, without `PduWriter.send` and digests, because this is what most answers of a busy disk are.
         stat_sn = self.stat_sn
         self.stat_sn = (stat_sn + 1) & MASK
-        header = _pack_response(
-            DATA_IN,
-            FINAL | DATA_STATUS,
-            GOOD,
-            length,
-            NO_LUN,
-            tag,
-            RESERVED_TAG,
-            stat_sn,
-            self.exp_cmd_sn,
-            max_cmd_sn,
-            0,
-            0,
-            0,
-        )
+        exp_cmd_sn = self.exp_cmd_sn
         writer = self.writer
-        writer.out += (header, data_in, PADDING[length & 3]) if length & 3 else (header, data_in)
+        if length:
+            header = _pack_response(
+                DATA_IN, FINAL | DATA_STATUS, GOOD, length, NO_LUN, tag, RESERVED_TAG, stat_sn, exp_cmd_sn, max_cmd_sn,
+                0, 0, 0,
+            )  # fmt: skip
+            writer.out += (header, data_in, PADDING[length & 3]) if length & 3 else (header, data_in)
+        else:
+            writer.out.append(
+                _pack_response(SCSI_RESPONSE, FINAL, GOOD, 0, NO_LUN, tag, 0, stat_sn, exp_cmd_sn, max_cmd_sn, 0, 0, 0)
+            )
         if not writer.announced:
             writer.announce()
 
