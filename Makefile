@@ -1,11 +1,15 @@
 # Shortcuts. Whatever a gate needs is in ./test.sh, which calls nothing of this.
-.PHONY: setup lint fmt test test-all bench demo wheel requirements
+.PHONY: compiled setup lint fmt test test-all bench demo wheel requirements
 
 PYTHON = .venv/bin/python
 PIP_TOOLS = pip-tools==7.6.2
 
 setup:
 	./test.sh --setup-only
+
+# What annexd loads instead of the data path's .py files while these are the same.
+compiled: setup
+	$(PYTHON) scripts/compile.py
 
 lint: setup
 	.venv/bin/ruff check .

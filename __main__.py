@@ -6,8 +6,12 @@ the current directory, the user's site-packages and PYTHON* variables out of a d
 """
 
 import sys
+from pathlib import Path
 
-from daemon.main import main
+from daemon import compiled
 
 if __name__ == "__main__":
+    compiled.use(Path(__file__).resolve().parent)  # before anything that may be compiled is imported
+    from daemon.main import main
+
     sys.exit(main())

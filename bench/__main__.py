@@ -19,6 +19,7 @@ from pathlib import Path
 from bench import table
 from bench.loads import LOADS, Figure, Load, run
 from bench.servers import ROOT, Annex, Server, Tgt
+from daemon import compiled
 
 DISK_BYTES = 256 << 20
 WRITES_TITLE = f"{'':<32}{'plain':>22}{'mirrored':>26}{'':>9}"
@@ -31,6 +32,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="of one run (default: 2)")
     parser.add_argument("--only", default="", help="only loads with this in their titles, e.g. '4 KiB read'")
     parser.add_argument("--storage", choices=("memory", "loop", "mirror"), action="append", help="default: all three")
+    parser.add_argument("--interpreted", action="store_true", help="annexd without its compiled modules")
     parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop", help="event loop of annexd")
     options = parser.parse_args()
     if options.quick:
@@ -39,10 +41,12 @@ def main() -> int:
     if options.quick and not options.only:
         loads = [load for load in LOADS if load.depth == 32 and load.size_bytes == 4096]
     wanted = options.storage or ["memory", "loop", "mirror"]
+    if options.interpreted:
+        os.environ[compiled.SWITCH] = "1"
+    path = "interpreted" if options.interpreted or compiled.usable(ROOT) is None else "compiled"
     print(f"{platform.machine()}, {os.cpu_count()} processors, Linux {platform.release()}, ", end="")
-    print(
-        f"Python {platform.python_version()}, {options.loop}; medians of {options.rounds} runs of {options.seconds} s"
-    )
+    print(f"Python {platform.python_version()}, {path}, {options.loop}; ", end="")
+    print(f"medians of {options.rounds} runs of {options.seconds} s")
     with (
         tempfile.TemporaryDirectory(prefix="annex-bench-") as folder,
         tempfile.TemporaryDirectory(prefix="annex-bench-", dir="/dev/shm") as memory,

@@ -11,7 +11,8 @@ ANNEX_DEBIAN_PACKAGES="
     iproute2 util-linux mount procps
 "
 # Why each line is there:       pip and a venv need the first;
-#                               the second compiles cython-iscsi and cython-sgio, which are published as source only;
+#                               the second compiles the data path, and cython-iscsi and cython-sgio, which are
+#                               published as source only;
 #                               the third is the peers of the tests, two initiators and an array;
 #                               the fourth has ip, losetup, flock, ps: what the tests and the demo use of a machine.
 
@@ -111,7 +112,15 @@ annex_venv() {
     exec 9>&-
 }
 
+# The data path, compiled from its .py files; in a checkout whose files differ from it annexd does without.
+annex_compiled() {
+    .venv/bin/python scripts/compile.py --check && return 0
+    annex_say "compiling the data path (half a minute)"
+    .venv/bin/python scripts/compile.py
+}
+
 annex_environment() {
     annex_debian_packages
     annex_venv
+    annex_compiled
 }

@@ -6,6 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from daemon import compiled
+
+if os.environ.get("ANNEX_TEST_COMPILED"):  # set by tests/packaging/test_compiled.py
+    assert compiled.use(Path(__file__).resolve().parents[1]), "the compiled modules are not up to date"
+
 OUTCOMES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed", "deselected")
 
 
