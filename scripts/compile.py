@@ -56,6 +56,12 @@ setup(name="annex-compiled", packages=[], ext_modules=mypycify(paths, opt_level=
 """
 
 
+def is_current(root: Path) -> bool:
+    """Tell whether what was compiled last is what would be compiled now."""
+    manifest = usable(root)
+    return manifest is not None and set(manifest.sources) == {str(source(name)) for name in MODULES}
+
+
 def compile_modules(root: Path) -> None:
     """Compile into `root`/build/compiled; what was there is used until the new is complete.
 
@@ -104,7 +110,7 @@ def main() -> int:
     parser.add_argument("--root", type=Path, default=ROOT, help="the tree to compile (default: this one)")
     parser.add_argument("--check", action="store_true", help="only tell by the exit code whether it is up to date")
     options = parser.parse_args()
-    if usable(options.root):
+    if is_current(options.root):
         return 0
     if options.check:
         return 1
