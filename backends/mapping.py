@@ -3,9 +3,9 @@
 How this works: the configuration says what a virtual device is made of, by names; the table gives it, once, its
 number, its NAA id and its regions' numbers, and adds what only contact with the device can tell: capacity, block
 length, and the id of an external LU. From then on the table leads. A configuration that gives a known virtual device
-other regions is refused, since hosts would find other data under the same id; a virtual device that is in the
-configuration no more keeps its row, and gets the same ids when it comes back. Numbers are counted up for ever and
-never used again.
+other regions is refused, since hosts would find other data under the same id. A virtual device that is deleted while
+the daemon runs loses its row, for good; one that is missing from the file at a start keeps it, and gets the same ids
+when it comes back. Numbers are counted up for ever and never used again.
 """
 
 from __future__ import annotations
@@ -134,6 +134,45 @@ class MappingTable:
             self._index()
         return [self._by_name[name] for name in names]
 
+    def check(self, name: str, wanted: Sequence[RegionRow]) -> None:
+        """Check that a virtual device may be made of these regions.
+
+        Raises:
+            StateError: it is known, and made of others.
+        """
+        row = self._by_name.get(name)
+        if row is not None:
+            self._check_same(row, wanted)
+
+    def add(self, name: str, wanted: Sequence[RegionRow], done: Done) -> VirtualDeviceRow:
+        """Give the row of a virtual device that a running daemon gets; made anew if it is not known.
+
+        Args:
+            name: in the configuration.
+            wanted: its regions; `check` has passed them.
+            done: called back once the row is stable, or with the reason why it is not.
+        """
+        row = self._by_name.get(name)
+        if row is None:
+            row = self._new_row(self._table, name, wanted)
+            self._index()
+        else:
+            self._follow(row, wanted)
+        self._save_soon(done)
+        return row
+
+    def forget(self, name: str, done: Done) -> None:
+        """Drop the row of a virtual device that was deleted; its numbers and its id are not used again.
+
+        Args:
+            name: of a known one.
+            done: called back once that is stable. With an error the row is gone all the same, and the next thing that
+                is recorded makes it stable.
+        """
+        self._table.virtual_devices.remove(self._by_name[name])
+        self._index()
+        self._save_soon(done)
+
     def learn(self, number: int, blocks: int, block_bytes: int, identifier: bytes, done: Done) -> None:
         """Record what first contact with the region `number` found; `done` once it is stable.
 
@@ -149,10 +188,7 @@ class MappingTable:
         region.blocks = blocks
         region.block_bytes = block_bytes
         region.id = identifier.hex()
-        if self._saving:
-            self._save_next.append(done)
-        else:
-            self._save([done])
+        self._save_soon(done)
 
     def rows(self) -> list[VirtualDeviceRow]:
         """List all, also those that the configuration does not have any more."""
@@ -181,7 +217,7 @@ class MappingTable:
         self._by_naa = {row.naa_bytes: row for row in rows}
         self._regions = {region.number: region for row in rows for region in row.regions}
 
-    def _follow(self, row: VirtualDeviceRow, wanted: Sequence[RegionRow]) -> None:
+    def _check_same(self, row: VirtualDeviceRow, wanted: Sequence[RegionRow]) -> None:
         same = len(row.regions) == len(wanted) and all(map(RegionRow.is_same, row.regions, wanted))
         if not same:
             problem = (
@@ -189,6 +225,9 @@ class MappingTable:
                 f"the configuration now says {_listed(wanted)}"
             )
             raise StateError(self._state.path / f"{_FILE}.json", problem, "give what is made otherwise another name")
+
+    def _follow(self, row: VirtualDeviceRow, wanted: Sequence[RegionRow]) -> None:
+        self._check_same(row, wanted)
         for region, want in zip(row.regions, wanted, strict=True):
             region.lun = want.lun
             region.id = region.id or want.id
@@ -202,6 +241,12 @@ class MappingTable:
             table.next_region += 1
         table.virtual_devices.append(row)
         return row
+
+    def _save_soon(self, done: Done) -> None:
+        if self._saving:
+            self._save_next.append(done)
+        else:
+            self._save([done])
 
     def _save(self, waiting: list[Done]) -> None:
         self._saving = waiting

@@ -66,12 +66,15 @@ class VirtualDevice:
         self._made_up_for: dict[str, int] = {}  # failed flushes, by name of the local device
         self._listeners: list[Callable[[VirtualDevice], None]] = []
         self._last_state = DeviceState.PENDING
-        for device in {id(region.device): region.device for region in regions}.values():
-            if isinstance(device, ExternalLogicalUnit):
-                device.listen(_UnitWatcher(self.refresh))
-            elif isinstance(device, BlockDevice):
-                device.listen(lambda _: self.refresh())
+        self._watcher = _DeviceWatcher(self.refresh)
+        for region in regions:
+            self._watcher.watch(region.device)
         self.refresh()
+
+    def close(self) -> None:
+        """Take no more notice of what becomes of the devices under it; for one that is deleted."""
+        for region in self.regions:
+            self._watcher.unwatch(region.device)
 
     @property
     def state(self) -> DeviceState:
@@ -246,11 +249,35 @@ class VirtualDevice:
         return parts
 
 
-class _UnitWatcher:
-    """Passes on that an external LU came or went."""
+class _DeviceWatcher:
+    """Passes on that a device or an external LU came or went, once for each."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._changed = changed
+        self._watched: list[object] = []
+
+    def watch(self, device: object) -> None:
+        """Begin with a device; again means nothing."""
+        if device in self._watched:
+            return
+        self._watched.append(device)
+        if isinstance(device, ExternalLogicalUnit):
+            device.listen(self)
+        elif isinstance(device, BlockDevice):
+            device.listen(self._device_changed)
+
+    def unwatch(self, device: object) -> None:
+        """End with a device; again means nothing."""
+        if device not in self._watched:
+            return
+        self._watched.remove(device)
+        if isinstance(device, ExternalLogicalUnit):
+            device.unlisten(self)
+        elif isinstance(device, BlockDevice):
+            device.unlisten(self._device_changed)
+
+    def _device_changed(self, _: BlockDevice) -> None:
+        self._changed()
 
     def unit_ready(self, _: ExternalLogicalUnit) -> None:
         self._changed()

@@ -1,4 +1,4 @@
-"""The one error that the configuration gives its admin."""
+"""The errors that the configuration gives its admin."""
 
 from __future__ import annotations
 
@@ -18,3 +18,15 @@ class ConfigError(Exception):
         self.place = place
         self.problem = problem
         self.remedy = remedy
+
+
+class InUseError(ConfigError):
+    """What is to go, or to become something else, is in use; the problem names by whom."""
+
+
+class RevisionError(ConfigError):
+    """The configuration has changed since the asker looked at it."""
+
+
+class NotSavedError(ConfigError):
+    """The change could not be saved, and so it was not made."""

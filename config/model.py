@@ -209,6 +209,11 @@ def split_portal(portal: str, default_port: int = 3260) -> tuple[str, int]:
     return match["six"] or match["host"], port
 
 
+def join_portal(host: str, port: int) -> str:
+    """Give "host:port", or "[v6]:port"."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def check(config: Config) -> None:
     """Check that the parts of a configuration fit together: names, references, ranges, overlaps.
 

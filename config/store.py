@@ -53,6 +53,26 @@ def decode(data: bytes, place: str) -> model.Config:
     return config
 
 
+def save(path: Path, config: model.Config) -> None:
+    """Replace the file with `config`: at every moment it is the old one or the new one, whole; mode 0600.
+
+    Raises:
+        ConfigError: it can not be written; the old one is still there.
+    """
+    new = path.with_name(f"{path.name}.new")
+    data = msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n"
+    try:
+        new.unlink(missing_ok=True)
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        new.replace(path.resolve())
+    except OSError as error:
+        raise ConfigError(str(path), f"can not be written: {error.strerror}") from None
+
+
 def _read(path: Path) -> tuple[bytes, int]:
     try:
         with path.open("rb") as file:

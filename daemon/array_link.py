@@ -35,6 +35,7 @@ STABLE_S = 30.0  # a session that lived this long makes the pauses short again
 UNSENT_BYTES = 64 * 1024  # above this nothing more is given to the socket
 MOST_HOPS = 3  # from one "target moved" to the next, without a pause
 DEFAULT_PORT = 3260
+_CHANGED = "its configuration has changed"
 _INITIATOR_ERROR = 0x02  # Status-Class of a login that will be refused again
 
 log = logging.getLogger(__name__)
@@ -128,6 +129,18 @@ class ArrayLink:
             self._protocol.logout()
         self._tell_if_closed()
 
+    def change(self, host: str, port: int, options: InitiatorOptions) -> None:
+        """Reach the array in another way from now on; what there is of the old one ends."""
+        self._host, self._port, self._options = host, port, options
+        self._algorithms = options.chap_algorithms
+        self._moved_to = None
+        self._pause_s = FIRST_PAUSE_S
+        if self._protocol is not None:
+            self._protocol.end(_CHANGED)
+        elif self._retry is not None:
+            self._retry.cancel()
+            self._connect()
+
     # --- Connecting ---
 
     def _connect(self) -> None:
@@ -139,6 +152,7 @@ class ArrayLink:
         loop = asyncio.get_running_loop()
         host, port = self._moved_to or (self._host, self._port)
         self._moved_to = None
+        configured = self._host, self._port, self._options
         options = replace(self._options, chap_algorithms=self._algorithms)
         try:
             async with asyncio.timeout(LOGIN_TIMEOUT_S):
@@ -151,6 +165,8 @@ class ArrayLink:
             self._protocol = protocol
             if protocol.ended:
                 self.protocol_ended(protocol, SessionOver(protocol.connection.reason))
+            elif configured != (self._host, self._port, self._options):
+                protocol.end(_CHANGED)
         finally:
             self._attempt = None
             self._tell_if_closed()

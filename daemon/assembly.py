@@ -2,14 +2,16 @@
 
 What is made here stands still: nothing is sent and no device is opened before `start`. Each part knows only those below
 it, so the order here is the order of docs/ARCHITECTURE.md, bottom up, and `close` goes through it top down.
+
+While the daemon runs, parts come and go one by one (`add_…`, `remove_…`); that each of them may is for the caller to
+have checked (`daemon.reconfiguration`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from backends.acquisitions.book import Acquisitions
@@ -26,15 +28,17 @@ from backends.state_directory import StateDirectory, StateError
 from backends.virtual_device import VirtualDevice
 from backends.workers import Workers
 from config import model
-from daemon.array_link import ArrayLink
+from config.errors import ConfigError
+from daemon.arrays import LinkedArray
+from daemon.callbacks import answered, finished
 from daemon.event_loop import LoopScheduler
+from daemon.region_rows import raw_lun, region_rows
 from daemon.units import Units
-from scsi.iscsi.chap import Credentials
-from scsi.iscsi.initiator_options import InitiatorOptions
-from scsi.volume import VolumeError
 
 WORKER_THREADS = 8
 RECORDING_LIMIT_S = 5.0
+FIRST_TRY_LIMIT_S = 3.0  # how long a change waits for a new device or array to have worked or failed once
+REMOVAL_LIMIT_S = 10.0  # what does not answer is left to end by itself
 
 _log = logging.getLogger(__name__)
 
@@ -43,118 +47,150 @@ class Assembly:
     """The parts of one daemon.
 
     Attributes:
-        config: what they were made from.
+        table: the mapping table.
+        devices, arrays, virtual_devices: by name.
         units: the logical units.
+        pairs: the book of all pairs.
         acquisitions: the reads in two commands under way.
     """
 
     def __init__(self, config: model.Config, state: StateDirectory, scheduler: LoopScheduler) -> None:
         """Make all parts; this blocks while it reads the state directory.
 
+        Args:
+            config: checked, with its secrets.
+            state: ids, the mapping table and pairs.
+            scheduler: the event loop.
+
         Raises:
             StateError: what the state directory holds is damaged, or contradicts the configuration.
         """
-        self.config = config
         self._state = state
         self._scheduler = scheduler
         self._workers = Workers(scheduler, WORKER_THREADS)
-        table = MappingTable(state, self._workers)
-        rows = table.define([(wanted.name, _regions(config, wanted)) for wanted in config.virtual_devices])
-        self._devices = {
-            device.name: BlockDevice(device.name, device.path, scheduler, self._workers) for device in config.devices
-        }
-        self._arrays = {array.name: self._make_array(array) for array in config.arrays}
-        self.virtual_devices = [self._make_virtual_device(row, table) for row in rows]
+        self.table = MappingTable(state, self._workers)
+        rows = self.table.define([(wanted.name, region_rows(config, wanted)) for wanted in config.virtual_devices])
+        self.devices = {device.name: self._make_device(device) for device in config.devices}
+        self._links = {array.name: self._make_array(array) for array in config.arrays}
+        self.arrays = {name: linked.array for name, linked in self._links.items()}
+        self.virtual_devices: dict[str, VirtualDevice] = {}
         self.units = Units(config)
-        for virtual_device in self.virtual_devices:
-            self.units.add(virtual_device)
         fences = FenceKeeper(scheduler)
-        self._pairs = PairBook(scheduler, self._workers, state.path / "pairs", fences, self.units)
+        self.pairs = PairBook(scheduler, self._workers, state.path / "pairs", fences, self.units)
         self.acquisitions = Acquisitions(scheduler, fences)
-        services = DaemonArrayServices(self.units, self._pairs, self.acquisitions)
-        for unit in self.units.units():
-            unit.logical_unit.array_services = services
+        self._services = DaemonArrayServices(self.units, self.pairs, self.acquisitions)
+        for row in rows:
+            self._put(row)
         try:
-            self._pairs.load()
+            self.pairs.load()
         except (DamagedError, OSError) as error:
             raise StateError(state.path / "pairs", str(error)) from error
 
     async def start(self) -> None:
         """Open every device and connect every array; return when each of them has worked or failed once."""
-        tried = [asyncio.get_running_loop().create_future() for _ in (*self._devices, *self._arrays)]
-        calls = [_resolver(future) for future in tried]
-        for device, call in zip(self._devices.values(), calls, strict=False):
-            device.open(_opened(device, call))
-        for array, call in zip(self._arrays.values(), calls[len(self._devices) :], strict=True):
-            array.start()
-            array.when_settled(call)
-        await asyncio.gather(*tried)
-        await self._recorded()
+        await asyncio.gather(*map(_open, self.devices.values()), *map(_connect, self.arrays.values()))
+        await self._recorded(self.virtual_devices.values())
 
     async def close(self) -> None:
         """Stop all of it: acquisitions ended, pairs flushed, their marks closed, fences let go, arrays logged out."""
-        await _finished(self.acquisitions.close)
-        await _finished(self._pairs.close)
-        for array in self._arrays.values():
-            await _finished(array.close)
-        for device in self._devices.values():
-            await _finished(device.close)
+        await finished(self.acquisitions.close)
+        await finished(self.pairs.close)
+        for array in self.arrays.values():
+            await finished(array.close)
+        for device in self.devices.values():
+            await finished(device.close)
         self._workers.close()
 
-    def _make_array(self, array: model.Array) -> ExternalArray:
-        host, port = model.split_portal(array.portal)
-        options = InitiatorOptions(
-            initiator_name=self._state.initiator_name,
-            target_name=array.target,
-            isid=_isid(array.name),
-            chap=_credentials(array.chap),
-            mutual_chap=_credentials(array.mutual_chap),
-            header_digest=array.header_digest,
-            data_digest=array.data_digest,
-        )
-        link = ArrayLink(array.name, host, port, options)
-        return ExternalArray(array.name, link, self._scheduler, array.command_timeout_s)
+    # --- While the daemon runs ---
 
-    def _make_virtual_device(self, row: VirtualDeviceRow, table: MappingTable) -> VirtualDevice:
-        regions = [Region.from_row(region, self._device_of(region), table) for region in row.regions]
-        return VirtualDevice(row.name, row.number, row.naa_bytes, regions)
+    async def add_device(self, config: model.Device) -> None:
+        """Make a device and open it; one that can not be opened is there all the same, blocked."""
+        device = self.devices[config.name] = self._make_device(config)
+        await _in_time(FIRST_TRY_LIMIT_S, _open(device))
+
+    async def remove_device(self, name: str) -> None:
+        """Close a device that nothing lies on."""
+        await _in_time(REMOVAL_LIMIT_S, finished(self.devices.pop(name).close))
+
+    async def add_array(self, config: model.Array) -> None:
+        """Make an array and connect to it; one that is away is there all the same, and tried again."""
+        linked = self._links[config.name] = self._make_array(config)
+        self.arrays[config.name] = linked.array
+        await _in_time(FIRST_TRY_LIMIT_S, _connect(linked.array))
+
+    def change_array(self, config: model.Array) -> None:
+        """Reach an array as another entry of its name says."""
+        self._links[config.name].change(config)
+
+    async def remove_array(self, name: str) -> None:
+        """Log out of an array that nothing lies on."""
+        del self._links[name]
+        await _in_time(REMOVAL_LIMIT_S, finished(self.arrays.pop(name).close))
+
+    async def add_virtual_device(self, config: model.Config, wanted: model.VirtualDevice) -> None:
+        """Make a virtual device and its logical unit, with the ids that the mapping table gives them.
+
+        Raises:
+            ConfigError: the mapping table can not be written; then there is none.
+        """
+        name = wanted.name
+        rows: list[VirtualDeviceRow] = []
+        error = await answered(lambda done: rows.append(self.table.add(name, region_rows(config, wanted), done)))
+        if error is not None:
+            await self._forget(name)
+            raise ConfigError(f"virtual device {name!r}", f"could not be recorded: {error}")
+        device = self._put(rows[0])
+        await self._recorded([device])
+
+    async def remove_virtual_device(self, name: str) -> None:
+        """Delete a virtual device that no host is shown; its number and its id are never used again."""
+        device = self.virtual_devices.pop(name)
+        self.units.remove(device.naa)
+        device.close()
+        others = {unit for other in self.virtual_devices.values() for unit in other.external_units()}
+        for unit in device.external_units():
+            if unit not in others:
+                self.arrays[unit.array_name].unexpect(unit)
+        await self._forget(name)
+
+    # --- Inside ---
+
+    async def _forget(self, name: str) -> None:
+        error = await answered(lambda done: self.table.forget(name, done))
+        if error is not None:
+            _log.error("virtual device %s is deleted, and the mapping table still has it: %s", name, error)
+
+    def _make_device(self, config: model.Device) -> BlockDevice:
+        return BlockDevice(config.name, config.path, self._scheduler, self._workers)
+
+    def _make_array(self, config: model.Array) -> LinkedArray:
+        return LinkedArray(config, self._state.initiator_name, self._scheduler)
+
+    def _put(self, row: VirtualDeviceRow) -> VirtualDevice:
+        """Make the virtual device of a row, and the logical unit on it."""
+        regions = [Region.from_row(region, self._device_of(region), self.table) for region in row.regions]
+        device = self.virtual_devices[row.name] = VirtualDevice(row.name, row.number, row.naa_bytes, regions)
+        self.units.add(device).logical_unit.array_services = self._services
+        return device
 
     def _device_of(self, region: RegionRow) -> RegionDevice:
         if region.kind == "local":
-            return self._devices[region.device]
-        array = self._arrays[region.array]
-        return array.expect(_raw_lun(region.lun), bytes.fromhex(region.id))
+            return self.devices[region.device]
+        return self.arrays[region.array].expect(raw_lun(region.lun), bytes.fromhex(region.id))
 
-    async def _recorded(self) -> None:
+    async def _recorded(self, devices: Iterable[VirtualDevice]) -> None:
         """Wait until what first contact with the devices has found is in the mapping table."""
         changed = asyncio.Event()
-        for virtual_device in self.virtual_devices:
+        devices = list(devices)
+        for virtual_device in devices:
             virtual_device.listen(lambda _: changed.set())
         try:
             async with asyncio.timeout(RECORDING_LIMIT_S):
-                while any(_is_recording(virtual_device) for virtual_device in self.virtual_devices):
+                while any(_is_recording(virtual_device) for virtual_device in devices):
                     changed.clear()
                     await changed.wait()
         except TimeoutError:
             _log.warning("the mapping table is still being written; LUs without a capacity wait for it")
-
-
-def _regions(config: model.Config, wanted: model.VirtualDevice) -> list[RegionRow]:
-    """Give the rows that the mapping table is to have for a virtual device."""
-    paths = {device.name: device.path for device in config.devices}
-    return [
-        RegionRow(
-            kind="local" if region.device is not None else "external",
-            device=region.device or "",
-            path=paths.get(region.device or "", ""),
-            array=region.array or "",
-            lun=region.lun or 0,
-            first_lba=region.first_lba,
-            wanted_blocks=region.blocks or 0,
-            id=(region.id or "").lower(),
-        )
-        for region in wanted.regions
-    ]
 
 
 def _is_recording(virtual_device: VirtualDevice) -> bool:
@@ -164,43 +200,21 @@ def _is_recording(virtual_device: VirtualDevice) -> bool:
     )
 
 
-def _opened(device: BlockDevice, call: Callable[[], None]) -> Callable[[VolumeError | None], None]:
-    def opened(error: VolumeError | None) -> None:
-        if error is not None:
-            _log.error("device %s: %s", device.name, error)
-        call()
-
-    return opened
+async def _open(device: BlockDevice) -> None:
+    error = await answered(device.open)
+    if error is not None:
+        _log.error("device %s: %s", device.name, error)
 
 
-def _raw_lun(lun: int) -> bytes:
-    """Give the 8 bytes of a LUN. Spec: SAM-5 4.7.7.1 peripheral device addressing, 4.7.7.2 flat space addressing."""
-    first = lun if lun < 256 else 0x4000 | lun
-    return first.to_bytes(2, "big") + bytes(6)
+async def _connect(array: ExternalArray) -> None:
+    array.start()
+    await finished(array.when_settled)
 
 
-def _isid(array_name: str) -> bytes:
-    """Give the ISID of the path to an array: the same after every restart, since reservations belong to it.
-
-    Spec: RFC 7143 11.12.5 "ISID", format 10b, random.
-    """
-    return b"\x80" + hashlib.sha256(array_name.encode()).digest()[:5]
-
-
-def _credentials(chap: model.Chap | None) -> Credentials | None:
-    return Credentials(chap.name, chap.secret.encode()) if chap else None
-
-
-def _resolver(future: asyncio.Future[Any]) -> Callable[[], None]:
-    def resolve() -> None:
-        if not future.done():
-            future.set_result(None)
-
-    return resolve
-
-
-async def _finished(begin: Callable[[Callable[[], None]], None]) -> None:
-    """Begin something that calls back when it is done, and wait for that."""
-    finished = asyncio.get_running_loop().create_future()
-    begin(_resolver(finished))
-    await finished
+async def _in_time(limit_s: float, work: Coroutine[Any, Any, None]) -> None:
+    """Wait for something, but not for ever: it goes on by itself."""
+    try:
+        async with asyncio.timeout(limit_s):
+            await work
+    except TimeoutError:
+        _log.info("not waiting any longer for what does not answer")

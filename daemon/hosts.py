@@ -18,9 +18,18 @@ _WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - recognised here, bound
 
 
 class Rights(NamedTuple):
-    """What a host that was admitted may do: `Admission.context`, from which its nexus is made."""
+    """What a host that was admitted may do: `Admission.context`, from which its nexus is made.
 
-    target: model.Target
+    Attributes:
+        hosts: who admitted it, and may be asked again; `addresses` is where it came from.
+        acl: its own, None for one of anyone.
+        luns: that it is shown.
+        array_control, read_only: see `config.model`.
+    """
+
+    hosts: PortalHosts
+    addresses: Addresses
+    acl: model.Acl | None
     luns: list[model.Lun]
     array_control: bool
     read_only: bool
@@ -35,11 +44,16 @@ class PortalHosts:
     """
 
     def __init__(self, config: model.Config, portal: tuple[str, int]) -> None:
+        self._portal = portal
+        self.use(config)
+
+    def use(self, config: model.Config) -> None:
+        """Answer as another configuration says, from now on."""
         self._discovery = config.discovery
         self._targets = {
             target.name: target
             for target in config.targets
-            if portal in (model.split_portal(text) for text in target.portals)
+            if self._portal in (model.split_portal(text) for text in target.portals)
         }
 
     def admit(self, initiator_name: str, target_name: str, addresses: Addresses) -> Admission:
@@ -56,11 +70,12 @@ class PortalHosts:
         if acl is not None:
             luns = target.luns if acl.luns is None else acl.luns
             chap = _chap_policy(acl.chap, acl.mutual_chap)
-            rights = Rights(target, luns, acl.array_control, read_only=False)
+            rights = Rights(self, addresses, acl, luns, acl.array_control, read_only=False)
             return Admission(chap, PORTAL_GROUP_TAG, context=rights)
         if target.anyone is None or not _within(target.anyone, addresses.peer_address):
             raise LoginRefused(LoginStatus.AUTHORIZATION_FAILURE, f"no ACL at {target_name!r} for {initiator_name!r}")
-        rights = Rights(target, target.luns, target.anyone.array_control, target.anyone.read_only)
+        anyone = target.anyone
+        rights = Rights(self, addresses, None, target.luns, anyone.array_control, anyone.read_only)
         return Admission(None, PORTAL_GROUP_TAG, context=rights)
 
     def admit_discovery(self, initiator_name: str, addresses: Addresses) -> Admission:

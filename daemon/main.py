@@ -87,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             config = _configuration(options, undo)
             if options.command == "serve" and options.check:
                 return 0
-            service = Service(config, announce=options.command == "try")
+            file = options.config if options.command == "serve" else None
+            service = Service(config, file=file, announce=file is None)
             return event_loop.run(service.run(), use_uvloop=options.loop == "uvloop")
         except (ConfigError, StateError) as error:
             print(f"annexd: {error}", file=sys.stderr)

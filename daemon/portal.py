@@ -32,8 +32,8 @@ _log = logging.getLogger(__name__)
 class SessionHandler(Protocol):
     """Where a portal takes what its connections say (`daemon.sessions.Sessions`)."""
 
-    def logged_in(self, session: Session) -> Callable[[ScsiCommand], None]:
-        """Take a new session; give what executes its commands."""
+    def logged_in(self, session: Session, end: Callable[[], None]) -> Callable[[ScsiCommand], None]:
+        """Take a new session, and what ends it; give what executes its commands."""
 
     def manage(self, request: TaskManagement) -> None: ...
     def session_ended(self, event: SessionEnded) -> None: ...
@@ -191,7 +191,7 @@ class HostConnection(asyncio.BufferedProtocol):
 
     def _logged_in(self, event: Event) -> None:
         self._portal.logged_in(self)
-        self._execute = self._portal.handler.logged_in(cast(LoggedIn, event).session)
+        self._execute = self._portal.handler.logged_in(cast(LoggedIn, event).session, self.drop)
 
     def _wake(self) -> None:
         self._loop.call_soon(self._woken)

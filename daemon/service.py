@@ -15,9 +15,10 @@ from backends.virtual_device import VirtualDevice
 from config import model
 from config.errors import ConfigError
 from daemon.assembly import Assembly
+from daemon.daemon import Daemon, Endpoint, Phase
 from daemon.event_loop import LoopScheduler
-from daemon.hosts import PortalHosts
-from daemon.portal import Portal
+from daemon.portals import Portals, addresses
+from daemon.reconfiguration import Reconfiguration
 from daemon.sessions import Sessions
 from scsi.iscsi.registry import SessionRegistry
 
@@ -31,14 +32,16 @@ class Service:
 
     Args:
         config: checked.
+        file: where it stands, and changes are saved; None for `annexd try`, which has none.
         announce: print a line per LUN and then `ready` to standard output, once hosts can log in.
 
     Raises:
         StateError: the state directory can not be used; found out before anything is started.
     """
 
-    def __init__(self, config: model.Config, *, announce: bool) -> None:
+    def __init__(self, config: model.Config, *, file: Path | None, announce: bool) -> None:
         self._config = config
+        self._file = file
         self._announce = announce
         self._state = StateDirectory(Path(config.state_directory))
 
@@ -47,6 +50,7 @@ class Service:
 
         Raises:
             StateError: what the state directory holds is damaged, or contradicts the configuration.
+            ConfigError: an address can not be listened on.
         """
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
@@ -58,59 +62,93 @@ class Service:
             self._state.close()
 
     async def _serve(self, stop: asyncio.Event) -> int:
-        assembly = Assembly(self._config, self._state, LoopScheduler(asyncio.get_running_loop()))
-        portals: list[Portal] = []
+        endpoints: list[Endpoint] = []
+        daemon = self._make(endpoints)
+        reloads = _Reloads(daemon.reconfiguration)
+        if self._file is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloads.begin)
         try:
-            if await _ended_before(stop, assembly.start()):
-                await self._listen(assembly, portals)
+            for endpoint in endpoints:
+                await endpoint.listen(self._config)
+            if await _ended_before(stop, daemon.assembly.start()):
+                for address in addresses(self._config):
+                    await daemon.portals.open(address)
+                daemon.phase = Phase.SERVING
                 if self._announce:
-                    self._print_luns(assembly)
-                _log.info("serving %d logical units", len(assembly.virtual_devices))
+                    self._print_luns(daemon.assembly)
+                _log.info("serving %d logical units", len(daemon.assembly.virtual_devices))
+                reloads.allow()
                 await stop.wait()
             _log.info("stopping")
         finally:
-            await self._stop(assembly, portals)
+            daemon.phase = Phase.STOPPING
+            await self._stop(daemon, endpoints)
         return 0
 
-    async def _listen(self, assembly: Assembly, portals: list[Portal]) -> None:
-        """Listen on each address of the configuration; those that do are put to `portals` one by one.
-
-        Raises:
-            ConfigError: an address can not be listened on.
-        """
+    def _make(self, endpoints: list[Endpoint]) -> Daemon:
+        """Make the parts of the daemon, and put those that are not for hosts to `endpoints`; nothing listens yet."""
+        loop = asyncio.get_running_loop()
+        scheduler = LoopScheduler(loop)
+        assembly = Assembly(self._config, self._state, scheduler)
         registry = SessionRegistry()
-        sessions = Sessions(
-            [target.name for target in self._config.targets],
-            assembly.units.by_name(),
-            LoopScheduler(asyncio.get_running_loop()),
-            assembly.acquisitions.host_gone,
-        )
-        for host, port in dict.fromkeys(
-            model.split_portal(text) for target in self._config.targets for text in target.portals
-        ):
-            portal = Portal(PortalHosts(self._config, (host, port)), registry, sessions)
-            try:
-                await portal.listen(host, port)
-            except OSError as error:
-                raise ConfigError(f"portal {host}:{port}", f"can not be listened on: {error.strerror}") from None
-            portals.append(portal)
+        sessions = Sessions(assembly.units.by_name, scheduler, assembly.acquisitions.host_gone)
+        portals = Portals(self._config, registry, sessions)
+        daemon = Daemon(assembly, registry, sessions, portals, loop.time())
+        daemon.reconfiguration = Reconfiguration(self._config, daemon, endpoints, self._file)
+        return daemon
 
-    async def _stop(self, assembly: Assembly, portals: list[Portal]) -> None:
+    async def _stop(self, daemon: Daemon, endpoints: list[Endpoint]) -> None:
         """End the sessions, then what they used; give up on what does not end."""
         try:
             async with asyncio.timeout(STOP_LIMIT_S):
-                for portal in portals:
-                    await portal.close()
-                await assembly.close()
+                await daemon.reconfiguration.settle()
+                await daemon.portals.close_all()
+                for endpoint in endpoints:
+                    await endpoint.close()
+                await daemon.assembly.close()
         except TimeoutError:
             _log.error("not everything ended within %d s; dirty marks are kept for the next start", STOP_LIMIT_S)
 
     def _print_luns(self, assembly: Assembly) -> None:
         """Print a line per LUN of the first target, and the line that says that hosts can log in."""
-        devices = {virtual_device.name: virtual_device for virtual_device in assembly.virtual_devices}
+        devices = assembly.virtual_devices
         lines = [f"LUN {lun.lun}: {_words(devices[lun.virtual_device])}" for lun in self._config.targets[0].luns]
         sys.stdout.write("\n".join([*lines, "ready"]) + "\n")
         sys.stdout.flush()
+
+
+class _Reloads:
+    """SIGHUP: the file is read again, once everything has started; signals that come meanwhile are one more."""
+
+    def __init__(self, reconfiguration: Reconfiguration) -> None:
+        self._reconfiguration = reconfiguration
+        self._allowed = False
+        self._wanted = False
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Read the file again, now or after what is under way."""
+        self._wanted = True
+        self._go_on()
+
+    def allow(self) -> None:
+        """Everything has started."""
+        self._allowed = True
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._wanted and self._allowed and (self._task is None or self._task.done()):
+            self._task = asyncio.ensure_future(self._reload())
+
+    async def _reload(self) -> None:
+        while self._wanted:
+            self._wanted = False
+            try:
+                applied = await self._reconfiguration.reload()
+            except ConfigError as error:
+                _log.error("not reloaded, the old configuration stays in force: %s", error)
+            else:
+                _log.info("reloaded, %d changes", len(applied.changes))
 
 
 def _words(device: VirtualDevice) -> str:

@@ -1,13 +1,19 @@
-"""The sessions of hosts as I_T nexuses: made at login with the host's LUN map, lost at the end of the session."""
+"""The sessions of hosts as I_T nexuses: made at login with the host's LUN map, lost at the end of the session.
+
+When the configuration changes, each session is admitted once more, as if it logged in now: it gets the LUN map and the
+rights that it would get, or it ends.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
 
 from backends.scheduler import Scheduler
 from daemon.hosts import Rights, lun_map
+from scsi.iscsi.directory import Admission
+from scsi.iscsi.errors import LoginRefused
 from scsi.iscsi.events import ScsiCommand, SessionEnded, TaskManagement
 from scsi.iscsi.session import Session
 from scsi.logical_unit import LogicalUnit
@@ -21,27 +27,31 @@ class Sessions:
     """Every session of the daemon, by target port; a `daemon.portal.SessionHandler`.
 
     Args:
-        target_names: of the configuration.
-        units: logical units by the name of their virtual device.
+        units: gives the logical units by the name of their virtual device.
         scheduler: the event loop.
         host_gone: told the InitiatorName of a host whose last session has ended and was not followed by a new one.
     """
 
     def __init__(
         self,
-        target_names: Iterable[str],
-        units: Mapping[str, LogicalUnit],
+        units: Callable[[], Mapping[str, LogicalUnit]],
         scheduler: Scheduler,
         host_gone: Callable[[str], None],
     ) -> None:
-        self._ports = {name: TargetPort() for name in target_names}
+        self._ports: defaultdict[str, TargetPort] = defaultdict(TargetPort)
         self._units = units
         self._scheduler = scheduler
         self._host_gone = host_gone
+        self._ends: dict[Session, Callable[[], None]] = {}
         self._sessions_of: Counter[str] = Counter()
 
-    def logged_in(self, session: Session) -> Callable[[ScsiCommand], None]:
-        """Make the nexus of a new session; give what executes its commands."""
+    def logged_in(self, session: Session, end: Callable[[], None]) -> Callable[[ScsiCommand], None]:
+        """Make the nexus of a new session; give what executes its commands.
+
+        Args:
+            session: the new session.
+            end: ends it.
+        """
         if session.discovery:
             return execute_without_unit
         rights: Rights = session.admission.context
@@ -51,11 +61,18 @@ class Sessions:
             session.target_name,
             session.target_portal_group_tag,
             rights.array_control,
-            lun_map(rights, self._units),
+            {},
         )
         session.nexus = nexus
+        self._ends[session] = end
         self._sessions_of[nexus.initiator_name] += 1
         port = self._ports[session.target_name]
+        # What it was admitted to when its login began may have changed since.
+        reason = self._rights_again(session)
+        if reason:
+            self._scheduler.call_soon(lambda: self._end(session, reason))
+        else:
+            nexus.lun_map = lun_map(session.admission.context, self._units())
         port.nexus_created(nexus)
         _log.info("%r has logged in to %s", nexus.initiator_port, nexus.target_name)
         return port.execute
@@ -70,11 +87,44 @@ class Sessions:
         if session.discovery:
             return
         nexus: Nexus = session.nexus
+        del self._ends[session]
         self._ports[session.target_name].nexus_lost(nexus)
         self._sessions_of[nexus.initiator_name] -= 1
         _log.info("the session of %r has ended: %s", nexus.initiator_port, event.reason.value)
         # Not at once: a login that takes this session's place is the next event.
         self._scheduler.call_soon(lambda: self._look_for_host(nexus.initiator_name))
+
+    def readmit(self) -> None:
+        """Give every session the LUN map and the rights that it would get if it logged in now, or end it."""
+        units = self._units()
+        for session in list(self._ends):
+            reason = self._rights_again(session)
+            if reason:
+                self._end(session, reason)
+            else:
+                self._ports[session.target_name].remap(session.nexus, lun_map(session.admission.context, units))
+
+    def _rights_again(self, session: Session) -> str:
+        """Ask anew what a session may do; give why it may not go on, "" when it may."""
+        before: Admission = session.admission
+        rights: Rights = before.context
+        try:
+            now = rights.hosts.admit(session.initiator_name, session.target_name, rights.addresses)
+        except LoginRefused as refusal:
+            return str(refusal)
+        if (now.context.acl is None) != (rights.acl is None):
+            return "its ACL has come or gone"
+        if now.chap is not None and before.chap is None:
+            return "it has not proved itself, and has to"
+        session.admission = now
+        session.nexus.array_control = now.context.array_control
+        return ""
+
+    def _end(self, session: Session, reason: str) -> None:
+        end = self._ends.get(session)
+        if end is not None:
+            _log.info("ending the session of %r: %s", session.nexus.initiator_port, reason)
+            end()
 
     def _look_for_host(self, initiator_name: str) -> None:
         if self._sessions_of[initiator_name] <= 0:

@@ -22,7 +22,7 @@ class Units:
     """One logical unit per virtual device, found by the NAA id that both have."""
 
     def __init__(self, config: model.Config) -> None:
-        self._config = config
+        self.config = config  # in force: who is shown what
         self._by_naa: dict[bytes, Unit] = {}
 
     def add(self, virtual_device: VirtualDevice) -> Unit:
@@ -30,6 +30,10 @@ class Units:
         unit = Unit(LogicalUnit(virtual_device, virtual_device.naa), virtual_device)
         self._by_naa[virtual_device.naa] = unit
         return unit
+
+    def remove(self, naa: bytes) -> None:
+        """Forget a unit that no host is shown."""
+        del self._by_naa[naa]
 
     def by_name(self) -> Mapping[str, LogicalUnit]:
         """Give the logical units by the name of their virtual device."""
@@ -46,4 +50,4 @@ class Units:
     def read_write_hosts(self, naa: bytes) -> frozenset[str]:
         """Name the hosts to which an explicit ACL maps the unit read-write."""
         unit = self._by_naa.get(naa)
-        return hosts.read_write_hosts(self._config, unit.virtual_device.name) if unit else frozenset()
+        return hosts.read_write_hosts(self.config, unit.virtual_device.name) if unit else frozenset()

@@ -78,6 +78,10 @@ class BlockDevice:
         """Call back on each change of `state`."""
         self._listeners.append(callback)
 
+    def unlisten(self, callback: Callable[[BlockDevice], None]) -> None:
+        """Call `callback` back no more."""
+        self._listeners.remove(callback)
+
     def fault(self) -> VolumeError | None:
         """Say why it can not serve, None when it can."""
         return self._unready
@@ -216,7 +220,7 @@ class BlockDevice:
     def _become(self, state: DeviceState) -> None:
         if state is not self.state:
             self.state = state
-            for callback in self._listeners:
+            for callback in tuple(self._listeners):
                 callback(self)
 
     def _failure(self, error: Exception, operation: str, lba: int | None) -> VolumeError:

@@ -130,6 +130,17 @@ class ExternalArray:
             unit.blocks, unit.block_bytes = blocks, block_bytes
         return unit
 
+    def unexpect(self, unit: ExternalLogicalUnit) -> None:
+        """Learn that the mapping table has a unit no more: when the array does not have it either, it is forgotten."""
+        if unit in self._units and not unit.reachable:
+            self._units.remove(unit)
+
+    def set_command_timeout(self, seconds: float) -> None:
+        """Abort commands after another time than before."""
+        self._command_timeout_s = seconds
+        for unit in self._units:
+            unit.command_timeout_s = seconds
+
     def units(self) -> list[ExternalLogicalUnit]:
         """List all LUs that are expected or were found."""
         return list(self._units)

@@ -93,6 +93,11 @@ class PairBook:
         """Find the pair that a LU is in."""
         return next((pair for pair in self._pairs.values() if pair.leg_of(naa) is not None), None)
 
+    @property
+    def forming(self) -> bool:
+        """Whether a pair is being formed or ended just now."""
+        return self._forming_now
+
     def row(self, pair: Pair) -> PairRow:
         """Give the row of REPORT PAIRS."""
         return pair.row()

@@ -1,0 +1,74 @@
+"""The addresses that hosts log in to: each listens once, whichever targets answer there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from config import model
+from config.errors import ConfigError
+from daemon.hosts import PortalHosts
+from daemon.portal import Portal, SessionHandler
+from scsi.iscsi.registry import SessionRegistry
+
+Address = tuple[str, int]
+
+
+def addresses(config: model.Config) -> list[Address]:
+    """List the addresses of all targets, each once."""
+    return list(dict.fromkeys(model.split_portal(text) for target in config.targets for text in target.portals))
+
+
+class Portals:
+    """The portals of the daemon, by address.
+
+    Args:
+        config: in force, with its secrets.
+        registry: the sessions of the daemon.
+        handler: takes commands and sessions.
+    """
+
+    def __init__(self, config: model.Config, registry: SessionRegistry, handler: SessionHandler) -> None:
+        self._config = config
+        self._registry = registry
+        self._handler = handler
+        self._portals: dict[Address, Portal] = {}
+        self._hosts: dict[Address, PortalHosts] = {}
+
+    def __iter__(self) -> Iterator[tuple[Address, Portal]]:
+        return iter(list(self._portals.items()))
+
+    def find(self, address: Address) -> Portal | None:
+        """Find the portal that listens on an address."""
+        return self._portals.get(address)
+
+    def use(self, config: model.Config) -> None:
+        """Admit hosts as another configuration says, from now on."""
+        self._config = config
+        for hosts in self._hosts.values():
+            hosts.use(config)
+
+    async def open(self, address: Address) -> None:
+        """Listen on an address.
+
+        Raises:
+            ConfigError: that can not be.
+        """
+        hosts = PortalHosts(self._config, address)
+        portal = Portal(hosts, self._registry, self._handler)
+        try:
+            await portal.listen(*address)
+        except (OSError, UnicodeError) as error:  # a host name may be one that can not be looked up at all
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ConfigError(f"portal {model.join_portal(*address)}", f"can not be listened on: {reason}") from None
+        self._portals[address] = portal
+        self._hosts[address] = hosts
+
+    async def close(self, address: Address) -> None:
+        """Listen there no more, and end the sessions that came in there."""
+        del self._hosts[address]
+        await self._portals.pop(address).close()
+
+    async def close_all(self) -> None:
+        """Close every portal."""
+        for address in list(self._portals):
+            await self.close(address)

@@ -1,0 +1,207 @@
+"""The configuration in force, and how it becomes another one while hosts are logged in.
+
+How this works. One change at a time:
+
+    1. the wanted configuration is checked as a whole, then against what is alive; nothing has been touched
+    2. what is new and can fail is made: devices, arrays, virtual devices, portals, endpoints. A failure undoes it all,
+       last first
+    3. the file is written. A failure undoes it all, too
+    4. what can not fail follows: hosts are shown what they are to see now, sessions that may not go on end, and what
+       is gone from the configuration is taken down, from the hosts to the storage
+
+So a change that does not work out has never been seen by any host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from config import changes, model, store
+from config.changes import Change
+from config.errors import ConfigError, NotSavedError, RevisionError
+from daemon import refusals
+from daemon.daemon import Daemon, Endpoint
+from daemon.portals import addresses
+
+Edit = Callable[[model.Config], model.Config]
+
+_log = logging.getLogger(__name__)
+
+
+class Applied(NamedTuple):
+    """What a change came to: the revision that is in force after it, and what it changed."""
+
+    revision: int
+    changes: list[Change]
+
+
+class Reconfiguration:
+    """Changes a running daemon.
+
+    Attributes:
+        config: in force now; never to be changed in place.
+        revision: how often it was changed since the start, counted from 1.
+    """
+
+    def __init__(
+        self, config: model.Config, daemon: Daemon, endpoints: Sequence[Endpoint] = (), file: Path | None = None
+    ) -> None:
+        """Begin with what the daemon was made from.
+
+        Args:
+            config: checked.
+            daemon: its parts.
+            endpoints: that listen as `config` says.
+            file: where changes are saved; None for a daemon that has none.
+        """
+        self.config = config
+        self.revision = 1
+        self.file = file
+        self._daemon = daemon
+        self._endpoints = endpoints
+        self._lock = asyncio.Lock()
+
+    async def change(self, edit: Edit, *, dry_run: bool = False, expected_revision: int | None = None) -> Applied:
+        """Make the configuration another one, and save it.
+
+        Args:
+            edit: gets a copy of the configuration in force and gives the wanted one.
+            dry_run: check everything and say what would change, and change nothing.
+            expected_revision: refuse when another one is in force.
+
+        Raises:
+            ConfigError: it is not valid, or something of it can not be had.
+            InUseError: what is to go is in use.
+            RevisionError: see `expected_revision`.
+            NotSavedError: the file can not be written.
+
+        After any of these the old configuration is in force.
+        """
+        # In a task of its own: an asker that goes away does not stop it half-way.
+        return await asyncio.shield(asyncio.ensure_future(self._change(edit, dry_run, expected_revision, self.file)))
+
+    async def reload(self) -> Applied:
+        """Read the file again, and apply what differs.
+
+        Raises:
+            ConfigError: see `change`; also when the file is bad.
+        """
+        assert self.file is not None
+        wanted = await asyncio.to_thread(store.load, self.file)
+        return await asyncio.shield(asyncio.ensure_future(self._change(lambda _: wanted, False, None, None)))
+
+    async def settle(self) -> None:
+        """Wait for a change under way, and make no other from now on."""
+        await self._lock.acquire()
+
+    async def _change(self, edit: Edit, dry_run: bool, expected_revision: int | None, file: Path | None) -> Applied:
+        async with self._lock:
+            if expected_revision not in {None, self.revision}:
+                raise RevisionError("revision", f"is {self.revision} by now, not {expected_revision}", "look again")
+            old = self.config
+            new = _typed(edit(_copy(old)))
+            refusals.check_references(old, new)
+            model.check(new)
+            refusals.check_alive(old, new, self._daemon.assembly)
+            made = changes.difference(old, new)
+            if dry_run or new == old:
+                return Applied(self.revision, made)
+            async with AsyncExitStack() as undo:
+                await self._prepare(old, new, undo)
+                if file is not None:
+                    await _save(file, new)
+                undo.pop_all()
+            self.config = new
+            self.revision += 1
+            await self._follow(old, new)
+            for change in made:
+                _log.info("configuration: %s", change)
+            return Applied(self.revision, made)
+
+    async def _prepare(self, old: model.Config, new: model.Config, undo: AsyncExitStack) -> None:
+        """Make what is new.
+
+        Raises:
+            ConfigError: one of it can not be had; what was made is in `undo`.
+        """
+        assembly, portals = self._daemon.assembly, self._daemon.portals
+        for device in _added(old.devices, new.devices):
+            await assembly.add_device(device)
+            undo.push_async_callback(assembly.remove_device, device.name)
+        for array in _added(old.arrays, new.arrays):
+            await assembly.add_array(array)
+            undo.push_async_callback(assembly.remove_array, array.name)
+        for virtual_device in _added(old.virtual_devices, new.virtual_devices):
+            await assembly.add_virtual_device(new, virtual_device)
+            undo.push_async_callback(assembly.remove_virtual_device, virtual_device.name)
+        for address in addresses(new):
+            if portals.find(address) is None:
+                await portals.open(address)
+                undo.push_async_callback(portals.close, address)
+        for endpoint in self._endpoints:
+            await endpoint.listen(new)
+            undo.push_async_callback(endpoint.listen, old)
+
+    async def _follow(self, old: model.Config, new: model.Config) -> None:
+        """Bring about what can not fail."""
+        assembly, portals, sessions = self._daemon.assembly, self._daemon.portals, self._daemon.sessions
+        before = {array.name: array for array in old.arrays}
+        for array in new.arrays:
+            if array.name in before and array != before[array.name]:
+                assembly.change_array(array)
+        assembly.units.config = new
+        portals.use(new)
+        sessions.readmit()
+        wanted = addresses(new)
+        for address, _ in portals:
+            if address not in wanted:
+                await portals.close(address)
+        for name in _removed(old.virtual_devices, new.virtual_devices):
+            await assembly.remove_virtual_device(name)
+        for name in _removed(old.arrays, new.arrays):
+            await assembly.remove_array(name)
+        for name in _removed(old.devices, new.devices):
+            await assembly.remove_device(name)
+
+
+_Named = TypeVar("_Named", model.Device, model.Array, model.VirtualDevice)
+
+
+def _added(old: Iterable[_Named], new: Iterable[_Named]) -> list[_Named]:
+    names = {entry.name for entry in old}
+    return [entry for entry in new if entry.name not in names]
+
+
+def _removed(old: Iterable[_Named], new: Iterable[_Named]) -> list[str]:
+    return [entry.name for entry in _added(new, old)]
+
+
+def _copy(config: model.Config) -> model.Config:
+    return msgspec.convert(msgspec.to_builtins(config), model.Config)
+
+
+def _typed(config: model.Config) -> model.Config:
+    """Give a copy of what an edit gave, in which every value has the type that the model says.
+
+    Raises:
+        ConfigError: one has not.
+    """
+    try:
+        return _copy(config)
+    except msgspec.ValidationError as error:
+        problem, _, where = str(error).partition(" - at `$")
+        raise ConfigError(where.rstrip("`").lstrip(".") or "configuration", problem) from None
+
+
+async def _save(file: Path, config: model.Config) -> None:
+    try:
+        await asyncio.to_thread(store.save, file, config)
+    except ConfigError as error:
+        raise NotSavedError(error.place, error.problem, error.remedy) from None
