@@ -66,6 +66,9 @@ def parser() -> argparse.ArgumentParser:
         help="an external LU, iscsi://[user%%secret@]host[:port]/iqn/lun",
     )
     try_.add_argument("--state", type=Path, metavar="DIR", help="keep ids and pairs here; default: a temporary folder")
+    try_.add_argument(
+        "--control", metavar="SOCKET", help="take changes from annexcli here; they are live, and not saved"
+    )
     try_.set_defaults(sources=[])
 
     for command in (serve, try_):
@@ -104,4 +107,4 @@ def _configuration(options: argparse.Namespace, undo: ExitStack) -> Config:
         options.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--state {options.state}", f"can not be made: {error.strerror}") from None
-    return try_mode.configuration(options.portal, options.sources, options.state.resolve())
+    return try_mode.configuration(options.portal, options.sources, options.state.resolve(), options.control)

@@ -31,10 +31,13 @@ class Source(NamedTuple):
     value: str
 
 
-def configuration(portal: str, sources: list[Source], state_directory: Path) -> model.Config:
+def configuration(
+    portal: str, sources: list[Source], state_directory: Path, control: str | None = None
+) -> model.Config:
     """Give the checked configuration that serves `sources` on `portal`.
 
-    Without sources it serves a sparse 1 GiB file in `state_directory`, which is made when it is not there.
+    With `control` admins reach it at that Unix socket. Without sources it serves a sparse 1 GiB file in
+    `state_directory`, which is made when it is not there.
 
     Raises:
         ConfigError: the portal, a path or a URL is not one; place is the option.
@@ -69,6 +72,7 @@ def configuration(portal: str, sources: list[Source], state_directory: Path) -> 
         arrays=list(arrays.values()),
         virtual_devices=virtual_devices,
         targets=[target],
+        control=model.Control(socket=os.path.abspath(control)) if control else None,  # noqa: PTH100 - not resolved
     )
     model.check(config)
     return config
