@@ -11,8 +11,12 @@ COLUMNS = f"{'':<32}{'IOPS':>9}{'MB/s':>7}{'µs/IO':>7}{'IOPS':>12}{'MB/s':>7}{'
 
 
 def line(load: Load, first: list[Figure], second: list[Figure]) -> str:
-    """Compare two sides by the medians of their runs; the ratio is that of the IOPS."""
-    ratio = median(figure.iops for figure in second) / median(figure.iops for figure in first)
+    """Compare two sides by the medians of their runs.
+
+    The ratio is the median of the ratios run by run: two runs that follow each other see the same machine, whatever
+    else it does, and the first and the last of a table may not.
+    """
+    ratio = median(other.iops / one.iops for one, other in zip(first, second, strict=True))
     return f"{load.title:<32}{_side(load, first):>23}{_side(load, second):>26}{ratio:>11.2f}×"
 
 
