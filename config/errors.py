@@ -28,5 +28,9 @@ class RevisionError(ConfigError):
     """The configuration has changed since the asker looked at it."""
 
 
+class NotServingError(ConfigError):
+    """The daemon is starting or stopping, and takes no changes."""
+
+
 class NotSavedError(ConfigError):
     """The change could not be saved, and so it was not made."""

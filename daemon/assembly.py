@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 from backends.acquisitions.book import Acquisitions
 from backends.array_services import DaemonArrayServices
@@ -30,7 +29,7 @@ from backends.workers import Workers
 from config import model
 from config.errors import ConfigError
 from daemon.arrays import LinkedArray
-from daemon.callbacks import answered, finished
+from daemon.callbacks import answered, finished, in_time
 from daemon.event_loop import LoopScheduler
 from daemon.region_rows import raw_lun, region_rows
 from daemon.units import Units
@@ -106,17 +105,17 @@ class Assembly:
     async def add_device(self, config: model.Device) -> None:
         """Make a device and open it; one that can not be opened is there all the same, blocked."""
         device = self.devices[config.name] = self._make_device(config)
-        await _in_time(FIRST_TRY_LIMIT_S, _open(device))
+        await in_time(FIRST_TRY_LIMIT_S, f"device {config.name}", _open(device))
 
     async def remove_device(self, name: str) -> None:
         """Close a device that nothing lies on."""
-        await _in_time(REMOVAL_LIMIT_S, finished(self.devices.pop(name).close))
+        await in_time(REMOVAL_LIMIT_S, f"device {name}", finished(self.devices.pop(name).close))
 
     async def add_array(self, config: model.Array) -> None:
         """Make an array and connect to it; one that is away is there all the same, and tried again."""
         linked = self._links[config.name] = self._make_array(config)
         self.arrays[config.name] = linked.array
-        await _in_time(FIRST_TRY_LIMIT_S, _connect(linked.array))
+        await in_time(FIRST_TRY_LIMIT_S, f"array {config.name}", _connect(linked.array))
 
     def change_array(self, config: model.Array) -> None:
         """Reach an array as another entry of its name says."""
@@ -125,7 +124,7 @@ class Assembly:
     async def remove_array(self, name: str) -> None:
         """Log out of an array that nothing lies on."""
         del self._links[name]
-        await _in_time(REMOVAL_LIMIT_S, finished(self.arrays.pop(name).close))
+        await in_time(REMOVAL_LIMIT_S, f"array {name}", finished(self.arrays.pop(name).close))
 
     async def add_virtual_device(self, config: model.Config, wanted: model.VirtualDevice) -> None:
         """Make a virtual device and its logical unit, with the ids that the mapping table gives them.
@@ -134,24 +133,35 @@ class Assembly:
             ConfigError: the mapping table can not be written; then there is none.
         """
         name = wanted.name
+        known = self.table.by_name(name) is not None
         rows: list[VirtualDeviceRow] = []
         error = await answered(lambda done: rows.append(self.table.add(name, region_rows(config, wanted), done)))
         if error is not None:
-            await self._forget(name)
+            if not known:
+                await self._forget(name)
             raise ConfigError(f"virtual device {name!r}", f"could not be recorded: {error}")
-        device = self._put(rows[0])
-        await self._recorded([device])
+        await self._recorded([self._put(rows[0])])
 
-    async def remove_virtual_device(self, name: str) -> None:
-        """Delete a virtual device that no host is shown; its number and its id are never used again."""
-        device = self.virtual_devices.pop(name)
+    async def remove_virtual_device(self, name: str, *, forget: bool = True) -> None:
+        """Take down a virtual device that no host is shown.
+
+        Args:
+            name: of the virtual device.
+            forget: drop its row of the mapping table, so that its number and its id are never used again.
+        """
+        device = self.virtual_devices[name]
+        unit = self.units.by_name()[name]
+        # An aborted write that still runs below must not land in what may lie on these blocks next.
+        await in_time(REMOVAL_LIMIT_S, f"virtual device {name}", finished(unit.drain))
+        del self.virtual_devices[name]
         self.units.remove(device.naa)
         device.close()
         others = {unit for other in self.virtual_devices.values() for unit in other.external_units()}
-        for unit in device.external_units():
-            if unit not in others:
-                self.arrays[unit.array_name].unexpect(unit)
-        await self._forget(name)
+        for external in device.external_units():
+            if external not in others:
+                self.arrays[external.array_name].unexpect(external)
+        if forget:
+            await self._forget(name)
 
     # --- Inside ---
 
@@ -209,12 +219,3 @@ async def _open(device: BlockDevice) -> None:
 async def _connect(array: ExternalArray) -> None:
     array.start()
     await finished(array.when_settled)
-
-
-async def _in_time(limit_s: float, work: Coroutine[Any, Any, None]) -> None:
-    """Wait for something, but not for ever: it goes on by itself."""
-    try:
-        async with asyncio.timeout(limit_s):
-            await work
-    except TimeoutError:
-        _log.info("not waiting any longer for what does not answer")

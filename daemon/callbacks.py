@@ -1,10 +1,13 @@
-"""Waiting, in a coroutine, for what the layers below tell by a callback."""
+"""Waiting, in a coroutine, for what the layers below tell by a callback, and not for ever."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Coroutine
 from typing import Any
+
+_log = logging.getLogger(__name__)
 
 
 async def finished(begin: Callable[[Callable[[], None]], object]) -> None:
@@ -12,6 +15,15 @@ async def finished(begin: Callable[[Callable[[], None]], object]) -> None:
     future = asyncio.get_running_loop().create_future()
     begin(resolver(future))
     await future
+
+
+async def in_time(limit_s: float, what: str, work: Coroutine[Any, Any, None]) -> None:
+    """Wait for `work` for so long; what it waits for goes on by itself."""
+    try:
+        async with asyncio.timeout(limit_s):
+            await work
+    except TimeoutError:
+        _log.warning("%s: nothing after %d s; not waiting any longer", what, limit_s)
 
 
 async def answered(begin: Callable[[Callable[[Exception | None], None]], object]) -> Exception | None:

@@ -65,10 +65,14 @@ class Portal:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: HostConnection(self, loop), host, port, backlog=1024)
 
-    async def close(self) -> None:
-        """Take no more connections, end those there are, and wait until what they were told has gone out."""
+    def stop_listening(self) -> None:
+        """Take no more connections; those there are go on."""
         if self._server is not None:
             self._server.close()
+
+    async def close(self) -> None:
+        """Take no more connections, end those there are, and wait until what they were told has gone out."""
+        self.stop_listening()
         ending = list(self._connections)
         for connection in ending:
             connection.drop()

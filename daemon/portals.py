@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 from config import model
@@ -55,13 +56,21 @@ class Portals:
         """
         hosts = PortalHosts(self._config, address)
         portal = Portal(hosts, self._registry, self._handler)
-        try:
-            await portal.listen(*address)
-        except (OSError, UnicodeError) as error:  # a host name may be one that can not be looked up at all
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise ConfigError(f"portal {model.join_portal(*address)}", f"can not be listened on: {reason}") from None
+        await _listen(portal, address)
         self._portals[address] = portal
         self._hosts[address] = hosts
+
+    def make_way(self, address: Address) -> None:
+        """Take no more connections at an address; the sessions from there go on."""
+        self._portals[address].stop_listening()
+
+    async def resume(self, address: Address) -> None:
+        """Listen again where `make_way` ended that.
+
+        Raises:
+            ConfigError: that can not be.
+        """
+        await _listen(self._portals[address], address)
 
     async def close(self, address: Address) -> None:
         """Listen there no more, and end the sessions that came in there."""
@@ -72,3 +81,12 @@ class Portals:
         """Close every portal."""
         for address in list(self._portals):
             await self.close(address)
+
+
+async def _listen(portal: Portal, address: Address) -> None:
+    await asyncio.sleep(0)  # uvloop gives a closed address back at the end of its turn
+    try:
+        await portal.listen(*address)
+    except (OSError, UnicodeError) as error:  # a host name may be one that can not be looked up at all
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"portal {model.join_portal(*address)}", f"can not be listened on: {reason}") from None

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -25,10 +25,12 @@ import msgspec
 
 from config import changes, model, store
 from config.changes import Change
-from config.errors import ConfigError, NotSavedError, RevisionError
+from config.errors import ConfigError, NotSavedError, NotServingError, RevisionError
 from daemon import refusals
-from daemon.daemon import Daemon, Endpoint
-from daemon.portals import addresses
+from daemon.assembly import REMOVAL_LIMIT_S
+from daemon.callbacks import in_time
+from daemon.daemon import Daemon, Endpoint, Phase
+from daemon.portals import Address, addresses
 
 Edit = Callable[[model.Config], model.Config]
 
@@ -72,13 +74,15 @@ class Reconfiguration:
         """Make the configuration another one, and save it.
 
         Args:
-            edit: gets a copy of the configuration in force and gives the wanted one.
+            edit: gets a copy of the configuration in force and gives the wanted one. It is called on a thread, and
+                looks at nothing else.
             dry_run: check everything and say what would change, and change nothing.
             expected_revision: refuse when another one is in force.
 
         Raises:
             ConfigError: it is not valid, or something of it can not be had.
             InUseError: what is to go is in use.
+            NotServingError: the daemon is starting or stopping.
             RevisionError: see `expected_revision`.
             NotSavedError: the file can not be written.
 
@@ -98,19 +102,21 @@ class Reconfiguration:
         return await asyncio.shield(asyncio.ensure_future(self._change(lambda _: wanted, False, None, None)))
 
     async def settle(self) -> None:
-        """Wait for a change under way, and make no other from now on."""
-        await self._lock.acquire()
+        """Wait for a change under way, for the daemon's stop; with that no other begins."""
+        assert self._daemon.phase is Phase.STOPPING
+        async with self._lock:
+            pass
 
     async def _change(self, edit: Edit, dry_run: bool, expected_revision: int | None, file: Path | None) -> Applied:
         async with self._lock:
+            if self._daemon.phase is not Phase.SERVING:
+                raise NotServingError("annexd", f"is {self._daemon.phase.value}", "try again later")
             if expected_revision not in {None, self.revision}:
                 raise RevisionError("revision", f"is {self.revision} by now, not {expected_revision}", "look again")
             old = self.config
-            new = _typed(edit(_copy(old)))
-            refusals.check_references(old, new)
-            model.check(new)
+            # A thread may take its time over a large document; the event loop may not.
+            new, made = await asyncio.to_thread(_wanted, old, edit)
             refusals.check_alive(old, new, self._daemon.assembly)
-            made = changes.difference(old, new)
             if dry_run or new == old:
                 return Applied(self.revision, made)
             async with AsyncExitStack() as undo:
@@ -131,38 +137,56 @@ class Reconfiguration:
         Raises:
             ConfigError: one of it can not be had; what was made is in `undo`.
         """
-        assembly, portals = self._daemon.assembly, self._daemon.portals
-        for device in _added(old.devices, new.devices):
+        assembly, units = self._daemon.assembly, self._daemon.assembly.units
+        for name in _removed(old.virtual_devices, new.virtual_devices):
+            naa = assembly.virtual_devices[name].naa
+            units.leave(naa)
+            undo.callback(units.stay, naa)
+        for device in _moved(old.devices, new.devices):
+            await assembly.remove_device(device.name)
+            undo.push_async_callback(assembly.add_device, device)
+        for device in _added(old.devices, new.devices) + _moved(new.devices, old.devices):
             await assembly.add_device(device)
             undo.push_async_callback(assembly.remove_device, device.name)
         for array in _added(old.arrays, new.arrays):
             await assembly.add_array(array)
             undo.push_async_callback(assembly.remove_array, array.name)
         for virtual_device in _added(old.virtual_devices, new.virtual_devices):
+            known = assembly.table.by_name(virtual_device.name) is not None
             await assembly.add_virtual_device(new, virtual_device)
-            undo.push_async_callback(assembly.remove_virtual_device, virtual_device.name)
-        for address in addresses(new):
-            if portals.find(address) is None:
-                await portals.open(address)
-                undo.push_async_callback(portals.close, address)
-        for endpoint in self._endpoints:
-            await endpoint.listen(new)
-            undo.push_async_callback(endpoint.listen, old)
+            undo.push_async_callback(assembly.remove_virtual_device, virtual_device.name, forget=not known)
+        await self._open_portals(addresses(new), undo)
+        if (old.control, old.metrics) != (new.control, new.metrics):
+            for endpoint in self._endpoints:
+                await endpoint.listen(new)
+                undo.push_async_callback(_tried, endpoint.listen, old)
+
+    async def _open_portals(self, wanted: Sequence[Address], undo: AsyncExitStack) -> None:
+        portals = self._daemon.portals
+        missing = [address for address in wanted if portals.find(address) is None]
+        ports = {port for _, port in missing}
+        for address, _ in portals:
+            if (
+                address not in wanted and address[1] in ports
+            ):  # 192.0.2.1:3260 keeps 0.0.0.0:3260 from being listened on
+                portals.make_way(address)
+                undo.push_async_callback(_tried, portals.resume, address)
+        for address in missing:
+            await portals.open(address)
+            undo.push_async_callback(portals.close, address)
 
     async def _follow(self, old: model.Config, new: model.Config) -> None:
         """Bring about what can not fail."""
-        assembly, portals, sessions = self._daemon.assembly, self._daemon.portals, self._daemon.sessions
-        before = {array.name: array for array in old.arrays}
-        for array in new.arrays:
-            if array.name in before and array != before[array.name]:
-                assembly.change_array(array)
+        assembly, portals = self._daemon.assembly, self._daemon.portals
+        for array in _moved(new.arrays, old.arrays):
+            assembly.change_array(array)
         assembly.units.config = new
         portals.use(new)
-        sessions.readmit()
+        self._daemon.sessions.readmit()
         wanted = addresses(new)
         for address, _ in portals:
             if address not in wanted:
-                await portals.close(address)
+                await in_time(REMOVAL_LIMIT_S, f"portal {model.join_portal(*address)}", portals.close(address))
         for name in _removed(old.virtual_devices, new.virtual_devices):
             await assembly.remove_virtual_device(name)
         for name in _removed(old.arrays, new.arrays):
@@ -171,6 +195,7 @@ class Reconfiguration:
             await assembly.remove_device(name)
 
 
+_Argument = TypeVar("_Argument")
 _Named = TypeVar("_Named", model.Device, model.Array, model.VirtualDevice)
 
 
@@ -181,6 +206,24 @@ def _added(old: Iterable[_Named], new: Iterable[_Named]) -> list[_Named]:
 
 def _removed(old: Iterable[_Named], new: Iterable[_Named]) -> list[str]:
     return [entry.name for entry in _added(new, old)]
+
+
+def _moved(here: Iterable[_Named], there: Iterable[_Named]) -> list[_Named]:
+    """List the entries of `here` that are there as well, and say something else."""
+    others = {entry.name: entry for entry in there}
+    return [entry for entry in here if others.get(entry.name, entry) != entry]
+
+
+def _wanted(old: model.Config, edit: Edit) -> tuple[model.Config, list[Change]]:
+    """Give what an edit makes of a configuration, checked, and how it differs.
+
+    Raises:
+        ConfigError: it is not valid.
+    """
+    new = _typed(edit(_copy(old)))
+    refusals.check_references(old, new)
+    model.check(new)
+    return new, changes.difference(old, new)
 
 
 def _copy(config: model.Config) -> model.Config:
@@ -205,3 +248,11 @@ async def _save(file: Path, config: model.Config) -> None:
         await asyncio.to_thread(store.save, file, config)
     except ConfigError as error:
         raise NotSavedError(error.place, error.problem, error.remedy) from None
+
+
+async def _tried(step: Callable[[_Argument], Awaitable[None]], argument: _Argument) -> None:
+    """Do a step of an undo; when it fails the others are done all the same."""
+    try:
+        await step(argument)
+    except ConfigError as error:
+        _log.error("while a change was undone: %s", error)

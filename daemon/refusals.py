@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from backends.mapping import RegionRow
 from backends.state_directory import StateError
 from config import model, references
 from config.errors import ConfigError, InUseError
@@ -46,11 +47,27 @@ def check_alive(old: model.Config, new: model.Config, assembly: Assembly) -> Non
     for virtual_device in old.virtual_devices:
         if virtual_device.name not in names:
             _check_idle(assembly, virtual_device.name)
+    served = {virtual_device.name: virtual_device for virtual_device in old.virtual_devices}
     for virtual_device in new.virtual_devices:
-        try:
-            assembly.table.check(virtual_device.name, region_rows(new, virtual_device))
-        except StateError as error:
-            raise ConfigError(f"virtual device {virtual_device.name!r}", error.problem, error.remedy) from None
+        if virtual_device != served.get(virtual_device.name):
+            _check_regions(assembly, virtual_device.name, region_rows(new, virtual_device))
+
+
+def _check_regions(assembly: Assembly, name: str, wanted: list[RegionRow]) -> None:
+    place = f"virtual device {name!r}"
+    row = assembly.table.by_name(name)
+    if row is None:
+        return
+    try:
+        assembly.table.check(name, wanted)
+    except StateError as error:
+        raise ConfigError(place, error.problem, error.remedy) from None
+    if name not in assembly.virtual_devices:
+        pair = assembly.pairs.pair_of(row.naa_bytes)
+        if pair is not None:
+            raise InUseError(place, f"belongs to pair {pair.number}, which was started without it", "restart annexd")
+    elif any(want.id and not region.id for region, want in zip(row.regions, wanted, strict=True)):
+        raise ConfigError(place, "an external LU that was not there yet can not be given an id", "restart annexd")
 
 
 def _check_idle(assembly: Assembly, name: str) -> None:

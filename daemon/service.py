@@ -13,12 +13,12 @@ from typing import Any
 from backends.state_directory import StateDirectory
 from backends.virtual_device import VirtualDevice
 from config import model
-from config.errors import ConfigError
 from daemon.assembly import Assembly
 from daemon.daemon import Daemon, Endpoint, Phase
 from daemon.event_loop import LoopScheduler
 from daemon.portals import Portals, addresses
 from daemon.reconfiguration import Reconfiguration
+from daemon.reloads import Reloads
 from daemon.sessions import Sessions
 from scsi.iscsi.registry import SessionRegistry
 
@@ -64,7 +64,7 @@ class Service:
     async def _serve(self, stop: asyncio.Event) -> int:
         endpoints: list[Endpoint] = []
         daemon = self._make(endpoints)
-        reloads = _Reloads(daemon.reconfiguration)
+        reloads = Reloads(daemon.reconfiguration)
         if self._file is not None:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloads.begin)
         try:
@@ -115,40 +115,6 @@ class Service:
         lines = [f"LUN {lun.lun}: {_words(devices[lun.virtual_device])}" for lun in self._config.targets[0].luns]
         sys.stdout.write("\n".join([*lines, "ready"]) + "\n")
         sys.stdout.flush()
-
-
-class _Reloads:
-    """SIGHUP: the file is read again, once everything has started; signals that come meanwhile are one more."""
-
-    def __init__(self, reconfiguration: Reconfiguration) -> None:
-        self._reconfiguration = reconfiguration
-        self._allowed = False
-        self._wanted = False
-        self._task: asyncio.Task[None] | None = None
-
-    def begin(self) -> None:
-        """Read the file again, now or after what is under way."""
-        self._wanted = True
-        self._go_on()
-
-    def allow(self) -> None:
-        """Everything has started."""
-        self._allowed = True
-        self._go_on()
-
-    def _go_on(self) -> None:
-        if self._wanted and self._allowed and (self._task is None or self._task.done()):
-            self._task = asyncio.ensure_future(self._reload())
-
-    async def _reload(self) -> None:
-        while self._wanted:
-            self._wanted = False
-            try:
-                applied = await self._reconfiguration.reload()
-            except ConfigError as error:
-                _log.error("not reloaded, the old configuration stays in force: %s", error)
-            else:
-                _log.info("reloaded, %d changes", len(applied.changes))
 
 
 def _words(device: VirtualDevice) -> str:

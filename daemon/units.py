@@ -24,6 +24,7 @@ class Units:
     def __init__(self, config: model.Config) -> None:
         self.config = config  # in force: who is shown what
         self._by_naa: dict[bytes, Unit] = {}
+        self._leaving: set[bytes] = set()
 
     def add(self, virtual_device: VirtualDevice) -> Unit:
         """Put a logical unit on a virtual device."""
@@ -31,9 +32,18 @@ class Units:
         self._by_naa[virtual_device.naa] = unit
         return unit
 
+    def leave(self, naa: bytes) -> None:
+        """Let a unit that is about to be deleted not be found by its id any more: no pair is formed of it now."""
+        self._leaving.add(naa)
+
+    def stay(self, naa: bytes) -> None:
+        """Let a unit be found again that was about to be deleted."""
+        self._leaving.discard(naa)
+
     def remove(self, naa: bytes) -> None:
         """Forget a unit that no host is shown."""
         del self._by_naa[naa]
+        self._leaving.discard(naa)
 
     def by_name(self) -> Mapping[str, LogicalUnit]:
         """Give the logical units by the name of their virtual device."""
@@ -41,11 +51,11 @@ class Units:
 
     def unit(self, naa: bytes) -> Unit | None:
         """Find the unit with this NAA id."""
-        return self._by_naa.get(naa)
+        return None if naa in self._leaving else self._by_naa.get(naa)
 
     def units(self) -> Iterable[Unit]:
-        """List every unit, in the order of the configuration."""
-        return self._by_naa.values()
+        """List every unit, in the order in which they were made."""
+        return [unit for naa, unit in self._by_naa.items() if naa not in self._leaving]
 
     def read_write_hosts(self, naa: bytes) -> frozenset[str]:
         """Name the hosts to which an explicit ACL maps the unit read-write."""
