@@ -1,16 +1,17 @@
-"""Reading the configuration file: from bytes that anyone may have damaged to a checked `Config`."""
+"""The configuration file: from bytes that anyone may have damaged to a checked `Config`, and back."""
 
 from __future__ import annotations
 
+import errno
 import json
-import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from config import migrations, model
+from config import backups, files, migrations, model
 from config.errors import ConfigError
 
 MAX_FILE_BYTES = 8 * 1024 * 1024
@@ -22,7 +23,8 @@ def load(path: Path) -> model.Config:
     Raises:
         ConfigError: it can not be read, is not valid, or holds secrets that others may read; with the place.
     """
-    data, mode = _read(path)
+    data, status = files.read(path, MAX_FILE_BYTES)
+    mode = stat.S_IMODE(status.st_mode)
     config = decode(data, str(path))
     if mode & 0o077 and _has_secrets(config):
         raise ConfigError(str(path), f"holds CHAP secrets and has mode {mode:04o}", f"chmod 600 {path}")
@@ -39,10 +41,11 @@ def decode(data: bytes, place: str) -> model.Config:
         document = json.loads(data, object_pairs_hook=_unique_keys)
         config = msgspec.convert(migrations.migrate(document), model.Config)
         model.check(config)
+        msgspec.json.encode(config)  # what can not be saved is not taken
     except json.JSONDecodeError as error:
         raise ConfigError(f"{place}: line {error.lineno} column {error.colno}", f"not JSON: {error.msg}") from None
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(place, f"not JSON: {error}") from None
+    except (ValueError, RecursionError) as error:  # lone surrogates, nested too deep, numbers too long for Python
+        raise ConfigError(place, f"not JSON in UTF-8: {error}") from None
     except msgspec.ValidationError as error:
         problem, _, where = str(error).partition(" - at `$")
         raise ConfigError(f"{place}: {where.rstrip('`').lstrip('.') or 'top level'}", problem) from None
@@ -54,37 +57,86 @@ def decode(data: bytes, place: str) -> model.Config:
 
 
 def save(path: Path, config: model.Config) -> None:
-    """Replace the file with `config`: at every moment it is the old one or the new one, whole; mode 0600.
+    """Replace the file with `config`, and keep the version before it as a backup when it says something else.
+
+    At every moment the file is the old one or the new one, whole; mode 0600. A symbolic link is followed.
 
     Raises:
-        ConfigError: it can not be written; the old one is still there.
+        ConfigError: it can not be written, say because the disk is full; the old one is still there.
     """
-    new = path.with_name(f"{path.name}.new")
-    data = msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n"
+    data = encode(config, str(path))
+    old, backup = None, None
     try:
-        new.unlink(missing_ok=True)
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        new.replace(path.resolve())
+        if path.exists():
+            old, status = files.read(path, MAX_FILE_BYTES)
+            if old != data:
+                backup = backups.place_for_next(path, status.st_mtime)
+                backups.keep(backup, old)
+        files.replace(path, data)
     except OSError as error:
-        raise ConfigError(str(path), f"can not be written: {error.strerror}") from None
+        with suppress(OSError, ConfigError):
+            _put_back(path, old, backup)
+        raise _unwritable(path, error) from None
+    backups.prune(path)
 
 
-def _read(path: Path) -> tuple[bytes, int]:
+def export(path: Path, config: model.Config) -> None:
+    """Write `config` to a file of the admin's choice, as `save` does; without backups.
+
+    Raises:
+        ConfigError: it can not be written.
+    """
     try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ConfigError(str(path), "is not a regular file")
-            data = file.read(MAX_FILE_BYTES + 1)
+        files.replace(path, encode(config, str(path)))
     except OSError as error:
-        raise ConfigError(str(path), f"can not be read: {error.strerror}") from None
+        raise _unwritable(path, error) from None
+
+
+def encode(config: model.Config, place: str) -> bytes:
+    """Give the file that holds `config`. What is at its default is left out.
+
+    Raises:
+        ConfigError: the file would be larger than `load` takes.
+    """
+    data = msgspec.json.format(msgspec.json.encode(_document(config)), indent=2) + b"\n"
     if len(data) > MAX_FILE_BYTES:
-        raise ConfigError(str(path), f"is larger than {MAX_FILE_BYTES} bytes")
-    return data, stat.S_IMODE(status.st_mode)
+        raise ConfigError(place, f"would be larger than {MAX_FILE_BYTES} bytes")
+    return data
+
+
+def _put_back(path: Path, old: bytes | None, backup: Path | None) -> None:
+    """Leave the file as it was, and no backup of the version that it holds."""
+    if backup is not None:
+        backup.unlink(missing_ok=True)
+    if old is None:
+        files.real(path).unlink(missing_ok=True)
+    elif files.read(path, MAX_FILE_BYTES)[0] != old:
+        files.replace(path, old)
+
+
+def _document(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_document(item) for item in value]
+    if not isinstance(value, msgspec.Struct):
+        return value
+    document = {}
+    for field in msgspec.structs.fields(value):
+        item = getattr(value, field.name)
+        default = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
+        if item != default:
+            document[field.name] = _document(item)
+    return document
+
+
+def _unwritable(path: Path, error: OSError) -> ConfigError:
+    remedies = {
+        errno.ENOSPC: "make room on its file system",
+        errno.EDQUOT: "make room on its file system",
+        errno.EROFS: "its file system is read-only",
+        errno.EACCES: "its folder must be writable for annexd",
+        errno.EPERM: "its folder must be writable for annexd",
+    }
+    return ConfigError(str(path), f"can not be written: {error.strerror}", remedies.get(error.errno or 0, ""))
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
