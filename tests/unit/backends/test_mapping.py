@@ -174,6 +174,76 @@ def test_lesson_that_can_not_be_saved_is_told(daemon: Daemon, monkeypatch: pytes
     assert (error.fault, error.detail) == (Fault.BLOCKED, "mapping: no space left")
 
 
+def add(daemon: Daemon, name: str, *wanted: RegionRow) -> VolumeError | None:
+    done: list[VolumeError | None] = []
+    daemon.table.add(name, wanted, done.append)
+    daemon.scheduler.run_until_idle()
+    return done[0]
+
+
+def forget(daemon: Daemon, name: str) -> VolumeError | None:
+    done: list[VolumeError | None] = []
+    daemon.table.forget(name, done.append)
+    daemon.scheduler.run_until_idle()
+    return done[0]
+
+
+def test_what_comes_while_the_daemon_runs_is_there_after_a_restart(daemon: Daemon) -> None:
+    daemon.table.define([("a", [DISK])])
+    assert add(daemon, "b", FAR, PART) is None
+    row = daemon.table.by_name("b")
+    assert row is not None
+    assert (row.number, [region.number for region in row.regions]) == (2, [2, 3])
+    assert daemon.table.region(3) is row.regions[1]
+    daemon.restart()
+    assert daemon.table.define([("a", [DISK]), ("b", [FAR, PART])])[1] == row
+
+
+def test_what_was_known_before_comes_back_as_it_was(daemon: Daemon) -> None:
+    before = daemon.table.define([("a", [DISK]), ("b", [FAR])])
+    daemon.restart()
+    daemon.table.define([("a", [DISK])])
+    assert add(daemon, "b", FAR) is None
+    assert daemon.table.by_name("b") == before[1]
+
+
+def test_what_was_deleted_is_not_known_any_more_and_its_numbers_are_not_used_again(daemon: Daemon) -> None:
+    before = daemon.table.define([("a", [DISK]), ("b", [FAR])])[1]
+    assert forget(daemon, "b") is None
+    assert daemon.table.by_name("b") is daemon.table.by_naa(before.naa_bytes) is None
+    assert daemon.table.region(2) is None
+    daemon.restart()
+    assert add(daemon, "b", PART) is None
+    after = daemon.table.by_name("b")
+    assert after is not None
+    assert (after.number, after.regions[0].number) == (3, 3)
+    assert after.naa != before.naa
+
+
+def test_a_known_virtual_device_is_checked_and_an_unknown_one_may_be_anything(daemon: Daemon) -> None:
+    daemon.table.define([("a", [DISK])])
+    daemon.table.check("a", [DISK])
+    daemon.table.check("b", [FAR])
+    with pytest.raises(StateError, match="the configuration now says"):
+        daemon.table.check("a", [PART])
+
+
+def test_that_it_can_not_be_recorded_is_told(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon.table.define([("a", [DISK])])
+
+    def full(_: StateDirectory, name: str, content: object) -> None:
+        raise StateError(Path(name), "no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StateDirectory, "write", full)
+        for error in (add(daemon, "b", FAR), forget(daemon, "b"), forget(daemon, "a")):
+            assert error is not None
+            assert "no space left" in str(error)
+    assert add(daemon, "c", PART) is None
+    daemon.restart()
+    assert [row.name for row in daemon.table.rows()] == ["c"]
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
