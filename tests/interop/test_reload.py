@@ -6,17 +6,19 @@ import copy
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.host import GOOD, Host, HostLost, sense_of, write_cdb
+from tests.support.host import GOOD, Host, HostLost, read_cdb, sense_of, write_cdb
 from tests.support.load import Load
 from tests.support.ports import free_port
 from tests.support.served import Served
+from tests.support.tgt import Tgt
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
@@ -224,3 +226,65 @@ def test_a_bad_file_gives_one_line_and_the_old_one_stays_in_force(tmp_path: Path
         assert words in said
         write(host, 4)
         assert annexd.stop() == 0
+
+
+# --- External arrays ---
+
+
+ARRAY_TARGET = "iqn.2026-11.org.example:array"
+BECOMING_READY = (0x2, 0x04, 0x01)
+REACH_LIMIT_S = 20.0
+
+
+@contextmanager
+def arrays(folder: Path, *patterns: int) -> Iterator[list[Tgt]]:
+    """Give an array for each pattern, with one LU full of it; all of them have the same id."""
+    with ExitStack() as stack:
+        tgts = []
+        for number, pattern in enumerate(patterns):
+            path = disk(folder / f"far{number}.img")
+            path.write_bytes(bytes([pattern]) * MIB)
+            tgts.append(stack.enter_context(Tgt(folder)))
+            tgts[-1].add_lun(tgts[-1].add_target(ARRAY_TARGET), path)
+        yield tgts
+
+
+def with_array(config: Document, port: int) -> Document:
+    """Give the configuration with an array, whose LU 1 is LUN 1."""
+    config = copy.deepcopy(config)
+    config["arrays"] = [{"name": "far", "portal": f"127.0.0.1:{port}", "target": ARRAY_TARGET}]
+    config["virtual_devices"].append({"name": "vfar", "regions": [{"array": "far", "lun": 1}]})
+    config["targets"][0]["luns"].append({"lun": 1, "virtual_device": "vfar"})
+    return config
+
+
+def first_byte(host: Host, lun: int = 1) -> int:
+    """Read from a LUN, again while its array is being reached; give the first byte."""
+    deadline = time.monotonic() + REACH_LIMIT_S
+    while (task := host.command(read_cdb(0, 1), data_in_bytes=512, lun=lun)).status != GOOD:
+        assert sense_of(task) == BECOMING_READY
+        assert time.monotonic() < deadline
+    return bytes(task.data_in)[0]
+
+
+def test_an_array_comes_is_reached_elsewhere_and_goes(tmp_path: Path) -> None:
+    with arrays(tmp_path, 0x11, 0x22) as (one, other), served(tmp_path) as (annexd, config), logged_in(annexd) as host:
+        annexd.reload(with_array(config, one.port))
+        assert first_byte(host) == 0x11
+        annexd.reload(with_array(config, other.port))
+        assert first_byte(host) == 0x22
+        assert "Initiator" not in one.sessions(1)
+        assert "Initiator" in other.sessions(1)
+        annexd.reload(config)
+        assert answer(host, lun=1) == NOT_SUPPORTED
+        assert "Initiator" not in other.sessions(1)
+
+
+def test_an_array_that_is_away_may_come_and_be_found_elsewhere_later(tmp_path: Path) -> None:
+    with arrays(tmp_path, 0x11) as (array,), served(tmp_path) as (annexd, config), logged_in(annexd) as host:
+        assert "not reloaded" not in annexd.reload(with_array(config, free_port()))
+        assert luns(host) == [0, 1]
+        task = host.command(read_cdb(0, 1), data_in_bytes=512, lun=1)
+        assert sense_of(task) == BECOMING_READY
+        annexd.reload(with_array(config, array.port))
+        assert first_byte(host) == 0x11
