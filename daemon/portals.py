@@ -38,6 +38,9 @@ class Portals:
     def __iter__(self) -> Iterator[tuple[Address, Portal]]:
         return iter(list(self._portals.items()))
 
+    def __len__(self) -> int:
+        return len(self._portals)
+
     def find(self, address: Address) -> Portal | None:
         """Find the portal that listens on an address."""
         return self._portals.get(address)

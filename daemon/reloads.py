@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from config.errors import ConfigError
+from daemon import notify
 from daemon.reconfiguration import Reconfiguration
 
 _log = logging.getLogger(__name__)
 
 
 class Reloads:
-    """Reads the file again, once everything has started; signals that come meanwhile are one more."""
+    """Reads the file again, once everything has started; signals that come meanwhile are one more.
 
-    def __init__(self, reconfiguration: Reconfiguration) -> None:
+    Args:
+        reconfiguration: applies it.
+        status: says how annexd is, for the service manager.
+    """
+
+    def __init__(self, reconfiguration: Reconfiguration, status: Callable[[], str]) -> None:
         self._reconfiguration = reconfiguration
+        self._status = status
         self._allowed = False
         self._wanted = False
         self._task: asyncio.Task[None] | None = None
@@ -37,9 +45,12 @@ class Reloads:
     async def _reload(self) -> None:
         while self._wanted:
             self._wanted = False
+            notify.reloading()
             try:
                 applied = await self._reconfiguration.reload()
             except ConfigError as error:
                 _log.error("not reloaded, the old configuration stays in force: %s", error)
+                notify.ready(f"not reloaded, the old configuration stays in force: {error}")
             else:
                 _log.info("reloaded: %d changes", len(applied.changes))
+                notify.ready(self._status())

@@ -13,6 +13,7 @@ from typing import Any
 from backends.state_directory import StateDirectory
 from backends.virtual_device import VirtualDevice
 from config import model
+from daemon import notify, readiness
 from daemon.assembly import Assembly
 from daemon.daemon import Daemon, Endpoint, Phase
 from daemon.event_loop import LoopScheduler
@@ -64,7 +65,14 @@ class Service:
     async def _serve(self, stop: asyncio.Event) -> int:
         endpoints: list[Endpoint] = []
         daemon = self._make(endpoints)
-        reloads = Reloads(daemon.reconfiguration)
+
+        def status() -> str:
+            if daemon.phase is Phase.STOPPING:
+                return "stopping"
+            return readiness.status(daemon.assembly, len(daemon.portals))
+
+        reloads = Reloads(daemon.reconfiguration, status)
+        heartbeat = notify.Heartbeat(LoopScheduler(asyncio.get_running_loop()), status)
         if self._file is not None:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloads.begin)
         try:
@@ -77,12 +85,16 @@ class Service:
                 if self._announce:
                     self._print_luns(daemon.assembly)
                 _log.info("serving %d logical units", len(daemon.assembly.virtual_devices))
+                notify.ready(status())
+                heartbeat.start()
                 reloads.allow()
                 await stop.wait()
             _log.info("stopping")
         finally:
             daemon.phase = Phase.STOPPING
+            notify.stopping()
             await self._stop(daemon, endpoints)
+            heartbeat.close()
         return 0
 
     def _make(self, endpoints: list[Endpoint]) -> Daemon:
