@@ -210,7 +210,7 @@ def test_v36_a_file_that_may_not_grow_leaves_the_old_one(path: Path) -> None:
         "store.save(pathlib.Path(sys.argv[2]), config)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-I", "-c", program, str(ROOT), str(path)],
+        [sys.executable, "-IB", "-c", program, str(ROOT), str(path)],  # -B: no half-written .pyc
         capture_output=True,
         text=True,
         timeout=30,
