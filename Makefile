@@ -1,5 +1,5 @@
 # Shortcuts. Whatever a gate needs is in ./test.sh, which calls nothing of this.
-.PHONY: compiled setup lint fmt test test-all bench demo wheel requirements
+.PHONY: compiled setup lint fmt test test-all bench demo wheel requirements man docs
 
 PYTHON = .venv/bin/python
 PIP_TOOLS = pip-tools==7.6.2
@@ -33,6 +33,14 @@ bench: setup
 
 demo:
 	./demo.sh
+
+# Man pages and shell completion from the programs' own help texts, for `make install`.
+man: setup
+	$(PYTHON) scripts/man.py build/man
+
+# What of docs/ is made from tables of the code.
+docs: setup
+	$(PYTHON) scripts/man.py --docs
 
 wheel: setup
 	$(PYTHON) -m hatchling build -t wheel

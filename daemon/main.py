@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 stopped as asked, 1 a fault while running, 2 bad command line or configuration.",
     )
     top.add_argument("--version", action="version", version=f"annexd {__version__}")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = top.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
 
     serve = commands.add_parser("serve", help="serve what a configuration file says")
     serve.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration, JSON")
@@ -73,7 +73,12 @@ def parser() -> argparse.ArgumentParser:
 
     for command in (serve, try_):
         command.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop", help="the event loop")
-        command.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+        command.add_argument(
+            "--log-level",
+            choices=("debug", "info", "warning", "error"),
+            default="info",
+            help="the least that is logged",
+        )
     return top
 
 

@@ -65,7 +65,7 @@ def main(
     arguments = list(sys.argv[1:] if argv is None else argv)
     terminal = Terminal(as_json="--json" in arguments)
     try:
-        options = _parser().parse_args(arguments)
+        options = parser().parse_args(arguments)
         # With the data on stdout, the answer has to go elsewhere.
         terminal = Terminal(as_json=options.json, keep_stdout=getattr(options, "output", None) == "-")
         opener = open_array or _opener(_initiator_name(options.initiator))
@@ -124,20 +124,21 @@ def _initiator_name(asked: str | None) -> str:
     return f"iqn.2026-11.io.annex:host.{host}"
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Give the parser of annexhost's command line."""
     common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--json", action="store_true", help="answer with one JSON document on stdout")
     common.add_argument("--initiator", metavar="NAME", help="InitiatorName to log in with over iscsi://")
-    parser = _Parser(
+    top = _Parser(
         prog="annexhost",
         description="Pair logical units, and read external data, by SCSI commands to the array.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"annexhost {__version__}")
-    parser.add_argument("--json", action="store_true", help="answer with one JSON document on stdout")
-    parser.add_argument("--initiator", metavar="NAME", help="InitiatorName to log in with over iscsi://")
-    words = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    top.add_argument("--version", action="version", version=f"annexhost {__version__}")
+    top.add_argument("--json", action="store_true", help="answer with one JSON document on stdout")
+    top.add_argument("--initiator", metavar="NAME", help="InitiatorName to log in with over iscsi://")
+    words = top.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
 
     def word(
         group: argparse._SubParsersAction[_Parser], name: str, verb: verbs.Verb, text: str
@@ -156,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     regions.add_argument("--vdev", type=_number, metavar="NUMBER", help="its number (default: the one under LU)")
     word(words, "acquisitions", verbs.show_acquisitions, "list the acquisitions of this host")
     word(words, "capabilities", verbs.show_capabilities, "show what the array can do, and its limits")
-    return parser
+    return top
 
 
 AddWord = Callable[[str, verbs.Verb, str], argparse.ArgumentParser]
