@@ -97,6 +97,10 @@ class VirtualDevice:
         """Call back after each change of `state`, and when the capacity becomes known."""
         self._listeners.append(callback)
 
+    def unlisten(self, callback: Callable[[VirtualDevice], None]) -> None:
+        """Call `callback` back no more."""
+        self._listeners.remove(callback)
+
     def external_units(self) -> list[ExternalLogicalUnit]:
         """List the external LUs under it, each once."""
         units = (region.external_unit for region in self.regions)

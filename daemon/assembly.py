@@ -107,6 +107,15 @@ class Assembly:
         device = self.devices[config.name] = self._make_device(config)
         await in_time(FIRST_TRY_LIMIT_S, f"device {config.name}", _open(device))
 
+    async def open_blocked(self) -> None:
+        """Open once more what could not be opened, or is gone."""
+        blocked = [device for device in self.devices.values() if device.state is DeviceState.BLOCKED]
+        if blocked:
+            await asyncio.gather(
+                *(in_time(FIRST_TRY_LIMIT_S, f"device {device.name}", _open(device)) for device in blocked)
+            )
+            await self._recorded(self.virtual_devices.values())
+
     async def remove_device(self, name: str) -> None:
         """Close a device that nothing lies on."""
         await in_time(REMOVAL_LIMIT_S, f"device {name}", finished(self.devices.pop(name).close))
@@ -192,8 +201,12 @@ class Assembly:
         """Wait until what first contact with the devices has found is in the mapping table."""
         changed = asyncio.Event()
         devices = list(devices)
+
+        def look(_: VirtualDevice) -> None:
+            changed.set()
+
         for virtual_device in devices:
-            virtual_device.listen(lambda _: changed.set())
+            virtual_device.listen(look)
         try:
             async with asyncio.timeout(RECORDING_LIMIT_S):
                 while any(_is_recording(virtual_device) for virtual_device in devices):
@@ -201,6 +214,9 @@ class Assembly:
                     await changed.wait()
         except TimeoutError:
             _log.warning("the mapping table is still being written; LUs without a capacity wait for it")
+        finally:
+            for virtual_device in devices:
+                virtual_device.unlisten(look)
 
 
 def _is_recording(virtual_device: VirtualDevice) -> bool:

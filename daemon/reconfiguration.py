@@ -32,6 +32,8 @@ from daemon.callbacks import in_time
 from daemon.daemon import Daemon, Endpoint, Phase
 from daemon.portals import Address, addresses
 
+MOST_LOGGED_CHANGES = 100
+
 Edit = Callable[[model.Config], model.Config]
 
 _log = logging.getLogger(__name__)
@@ -92,12 +94,13 @@ class Reconfiguration:
         return await asyncio.shield(asyncio.ensure_future(self._change(edit, dry_run, expected_revision, self.file)))
 
     async def reload(self) -> Applied:
-        """Read the file again, and apply what differs.
+        """Read the file again, and apply what differs; devices that could not be opened are tried again.
 
         Raises:
             ConfigError: see `change`; also when the file is bad.
         """
         assert self.file is not None
+        await self._daemon.assembly.open_blocked()
         wanted = await asyncio.to_thread(store.load, self.file)
         return await asyncio.shield(asyncio.ensure_future(self._change(lambda _: wanted, False, None, None)))
 
@@ -127,8 +130,9 @@ class Reconfiguration:
             self.config = new
             self.revision += 1
             await self._follow(old, new)
-            for change in made:
+            for change in made[:MOST_LOGGED_CHANGES]:
                 _log.info("configuration: %s", change)
+            _log.info("configuration: revision %d, %d changes", self.revision, len(made))
             return Applied(self.revision, made)
 
     async def _prepare(self, old: model.Config, new: model.Config, undo: AsyncExitStack) -> None:
@@ -145,30 +149,44 @@ class Reconfiguration:
         for device in _moved(old.devices, new.devices):
             await assembly.remove_device(device.name)
             undo.push_async_callback(assembly.add_device, device)
-        for device in _added(old.devices, new.devices) + _moved(new.devices, old.devices):
-            await assembly.add_device(device)
+        devices = _added(old.devices, new.devices) + _moved(new.devices, old.devices)
+        arrays = _added(old.arrays, new.arrays)
+        await asyncio.gather(*map(assembly.add_device, devices), *map(assembly.add_array, arrays))
+        for device in devices:
             undo.push_async_callback(assembly.remove_device, device.name)
-        for array in _added(old.arrays, new.arrays):
-            await assembly.add_array(array)
+        for array in arrays:
             undo.push_async_callback(assembly.remove_array, array.name)
-        for virtual_device in _added(old.virtual_devices, new.virtual_devices):
-            known = assembly.table.by_name(virtual_device.name) is not None
-            await assembly.add_virtual_device(new, virtual_device)
-            undo.push_async_callback(assembly.remove_virtual_device, virtual_device.name, forget=not known)
+        await self._add_virtual_devices(new, _added(old.virtual_devices, new.virtual_devices), undo)
         await self._open_portals(addresses(new), undo)
         if (old.control, old.metrics) != (new.control, new.metrics):
             for endpoint in self._endpoints:
                 await endpoint.listen(new)
                 undo.push_async_callback(_tried, endpoint.listen, old)
 
+    async def _add_virtual_devices(
+        self, new: model.Config, wanted: Sequence[model.VirtualDevice], undo: AsyncExitStack
+    ) -> None:
+        assembly = self._daemon.assembly
+        known = {row.name for row in assembly.table.rows()}
+        # Side by side, so that one writing of the mapping table does for many.
+        failures = await asyncio.gather(
+            *(assembly.add_virtual_device(new, virtual_device) for virtual_device in wanted), return_exceptions=True
+        )
+        for virtual_device, failure in zip(wanted, failures, strict=True):
+            if failure is None:
+                name = virtual_device.name
+                undo.push_async_callback(assembly.remove_virtual_device, name, forget=name not in known)
+        for failure in failures:
+            if failure is not None:
+                raise failure
+
     async def _open_portals(self, wanted: Sequence[Address], undo: AsyncExitStack) -> None:
         portals = self._daemon.portals
         missing = [address for address in wanted if portals.find(address) is None]
         ports = {port for _, port in missing}
         for address, _ in portals:
-            if (
-                address not in wanted and address[1] in ports
-            ):  # 192.0.2.1:3260 keeps 0.0.0.0:3260 from being listened on
+            # 192.0.2.1:3260 keeps 0.0.0.0:3260 from being listened on.
+            if address not in wanted and address[1] in ports:
                 portals.make_way(address)
                 undo.push_async_callback(_tried, portals.resume, address)
         for address in missing:
@@ -184,15 +202,21 @@ class Reconfiguration:
         portals.use(new)
         self._daemon.sessions.readmit()
         wanted = addresses(new)
-        for address, _ in portals:
-            if address not in wanted:
-                await in_time(REMOVAL_LIMIT_S, f"portal {model.join_portal(*address)}", portals.close(address))
-        for name in _removed(old.virtual_devices, new.virtual_devices):
-            await assembly.remove_virtual_device(name)
-        for name in _removed(old.arrays, new.arrays):
-            await assembly.remove_array(name)
-        for name in _removed(old.devices, new.devices):
-            await assembly.remove_device(name)
+        await asyncio.gather(
+            *(
+                in_time(REMOVAL_LIMIT_S, f"portal {model.join_portal(*address)}", portals.close(address))
+                for address, _ in portals
+                if address not in wanted
+            )
+        )
+        virtual_devices = _removed(old.virtual_devices, new.virtual_devices)
+        await asyncio.gather(*map(assembly.remove_virtual_device, virtual_devices))
+        await asyncio.gather(*map(assembly.remove_array, _removed(old.arrays, new.arrays)))
+        gone = _removed(old.devices, new.devices)
+        await asyncio.gather(*map(assembly.remove_device, gone))
+        if gone:
+            # What has another name now could not be opened while it had the old one.
+            await assembly.open_blocked()
 
 
 _Argument = TypeVar("_Argument")

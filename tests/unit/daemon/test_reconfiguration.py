@@ -245,6 +245,37 @@ def test_a_device_that_is_not_there_is_no_reason_to_refuse_it(test: Test) -> Non
     test(body)
 
 
+def test_a_device_may_have_another_name_with_what_lies_on_it(test: Test) -> None:
+    def edit(config: model.Config) -> model.Config:
+        config.devices[0].name = "b"
+        config.virtual_devices = [model.VirtualDevice(name="vb", regions=[model.Region(device="b")])]
+        config.targets[0].luns[0].virtual_device = "vb"
+        return config
+
+    async def body(running: Running) -> None:
+        await running.change(edit)
+        assert running.assembly.virtual_devices["vb"].fault() is None
+
+    test(body)
+
+
+def test_a_device_that_came_back_is_opened_when_the_file_is_read_again(test: Test, tmp_path: Path) -> None:
+    def edit(config: model.Config) -> model.Config:
+        config.devices.append(model.Device(name="late", path=str(tmp_path / "late.img")))
+        config.virtual_devices.append(model.VirtualDevice(name="vlate", regions=[model.Region(device="late")]))
+        return config
+
+    async def body(running: Running) -> None:
+        await running.change(edit)
+        late = running.assembly.virtual_devices["vlate"]
+        assert late.fault() is not None
+        (tmp_path / "late.img").write_bytes(bytes(MIB))
+        assert await running.reconfiguration.reload() == (2, [])
+        assert late.fault() is None
+
+    test(body)
+
+
 def test_a_dry_run_tells_the_changes_and_touches_nothing(test: Test) -> None:
     async def body(running: Running) -> None:
         before = running.picture()
