@@ -1,5 +1,5 @@
 # Shortcuts. Whatever a gate needs is in ./test.sh, which calls nothing of this.
-.PHONY: compiled setup lint fmt test test-all bench demo wheel requirements man docs
+.PHONY: compiled setup lint fmt test test-all bench demo wheel requirements dependencies install uninstall man completion docs
 
 PYTHON = .venv/bin/python
 PIP_TOOLS = pip-tools==7.6.2
@@ -34,9 +34,12 @@ bench: setup
 demo:
 	./demo.sh
 
-# Man pages and shell completion from the programs' own help texts, for `make install`.
+# From the programs' own help texts, for `make install`.
 man: setup
 	$(PYTHON) scripts/man.py build/man
+
+completion: setup
+	$(PYTHON) scripts/completion.py build/completion
 
 # What of docs/ is made from tables of the code.
 docs: setup
@@ -44,6 +47,17 @@ docs: setup
 
 wheel: setup
 	$(PYTHON) -m hatchling build -t wheel
+
+# Into $(DESTDIR)$(prefix): docs/install.md. `make dependencies` is what needs the network and a compiler.
+prefix = /usr/local
+dependencies:
+	scripts/install.sh prepare
+
+install: dependencies
+	prefix='$(prefix)' DESTDIR='$(DESTDIR)' scripts/install.sh install
+
+uninstall:
+	prefix='$(prefix)' DESTDIR='$(DESTDIR)' scripts/install.sh uninstall
 
 # Pins the newest versions that requirements/*.in admit, in the order in which they constrain each other. It runs in
 # an environment of its own, with build.txt in it, since source packages must be prepared to know what they need.

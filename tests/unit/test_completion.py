@@ -1,0 +1,91 @@
+"""What bash offers for a half-typed command line of one of our programs."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from scripts import completion, man
+
+PROGRAMS = pytest.mark.parametrize("program", list(completion.PARSERS))
+
+# Complete the last word, as bash does for a person who pressed the tab key.
+COMPLETE = """
+source "$1"; shift
+specification=$(complete -p "$1") || exit 1
+[[ $specification =~ -F\\ ([^ ]+) ]] || exit 1
+COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_LINE="$*"; COMP_POINT=${#COMP_LINE}
+"${BASH_REMATCH[1]}" "$1" "${!#}" "${COMP_WORDS[COMP_CWORD - 1]}"
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("sys.argv", ["completion.py", str(tmp_path)])
+    completion.main()
+    return tmp_path
+
+
+def offered(folder: Path, line: str) -> set[str]:
+    """Give what bash offers for the last word of a line; a blank at its end begins a new word."""
+    words = shlex.split(line) + ([""] if line.endswith(" ") else [])
+    command = ["bash", "--norc", "-c", COMPLETE, "bash", str(folder / words[0]), *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=30)
+    errors = [each for each in done.stderr.splitlines() if "compopt" not in each]  # only bash itself may call that
+    assert (done.returncode, errors) == (0, []), done.stderr
+    return set(done.stdout.split())
+
+
+@PROGRAMS
+def test_bash_reads_it_without_a_word(folder: Path, program: str) -> None:
+    command = ["bash", "--norc", "-u", "-c", 'source "$1" && complete -p "$2"', "bash", str(folder / program), program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split()[-1] == program
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("annexd ", {"serve", "try"}),
+        ("annexd s", {"serve"}),
+        ("annexd serve --c", {"--config", "--check"}),
+        ("annexd try --loop ", {"uvloop", "asyncio"}),
+        ("annexd serve --log-level w", {"warning"}),
+        ("annexhost pair c", {"create"}),
+        ("annexhost pair create /dev/sdb --fence ", {"never", "status", "data"}),
+        ("annexhost pair create /dev/sdb --sec", {"--secondary"}),
+        ("annexhost ac", {"acquire", "acquisitions"}),
+    ],
+)
+def test_what_is_offered(folder: Path, line: str, words: set[str]) -> None:
+    assert offered(folder, line) == words
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("annexd serve --config ann", {"annex.json", "annex.d"}),
+        ("annexd try --local ann", {"annex.json", "annex.d"}),
+        ("annexd try --state ann", {"annex.d"}),
+        ("annexhost acquire /dev/sdb -o ann", {"annex.json", "annex.d"}),
+        ("annexhost pair split ann", {"annex.json", "annex.d"}),
+    ],
+)
+def test_files_are_offered_where_one_is_wanted(folder: Path, line: str, found: set[str]) -> None:
+    (folder / "annex.json").touch()
+    (folder / "annex.d").mkdir()
+    assert offered(folder, line) - set(completion.PARSERS) == found
+
+
+@PROGRAMS
+def test_every_option_and_command_is_offered(program: str) -> None:
+    text = completion.completion(program)
+    for parser in man.parsers(completion.PARSERS[program]()):
+        for action in parser._actions:
+            for word in [*action.option_strings, *(action.choices or [])]:
+                assert str(word) in text
