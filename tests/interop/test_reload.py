@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from scsi.array_commands import ArrayOut, FenceLevel, PairState
 from tests.support.host import GOOD, Host, HostLost, read_cdb, sense_of, write_cdb
 from tests.support.load import Load
+from tests.support.pair_commands import array_out, create_pair, the_pair, wait_for_pair
 from tests.support.ports import free_port
 from tests.support.served import Served
 from tests.support.tgt import Tgt
@@ -242,8 +244,8 @@ def arrays(folder: Path, *patterns: int) -> Iterator[list[Tgt]]:
     with ExitStack() as stack:
         tgts = []
         for number, pattern in enumerate(patterns):
-            path = disk(folder / f"far{number}.img")
-            path.write_bytes(bytes([pattern]) * MIB)
+            path = folder / f"far{number}.img"
+            path.write_bytes(bytes([pattern]) * 16 * MIB)
             tgts.append(stack.enter_context(Tgt(folder)))
             tgts[-1].add_lun(tgts[-1].add_target(ARRAY_TARGET), path)
         yield tgts
@@ -288,3 +290,23 @@ def test_an_array_that_is_away_may_come_and_be_found_elsewhere_later(tmp_path: P
         assert sense_of(task) == BECOMING_READY
         annexd.reload(with_array(config, array.port))
         assert first_byte(host) == 0x11
+
+
+def test_a_leg_of_a_pair_stays_until_the_pair_is_deleted(tmp_path: Path) -> None:
+    with arrays(tmp_path, 0x11) as (array,), served(tmp_path) as (annexd, config):
+        with_pair = with_array(config, array.port)
+        without_legs = copy.deepcopy(with_pair)
+        without_legs["targets"][0]["luns"] = []
+        for group in ("virtual_devices", "arrays", "devices"):
+            without_legs[group] = []
+        annexd.reload(with_pair)
+        with logged_in(annexd) as host:
+            assert first_byte(host) == 0x11
+            assert create_pair(host, 1, FenceLevel.DATA).status == GOOD
+            wait_for_pair(host, PairState.PAIR)
+            assert "virtual device 'va': is in pair 1 (delete the pair first)" in annexd.reload(without_legs)
+            write(host, 0x33)
+            assert array_out(host, ArrayOut.PAIR_DELETE, the_pair(host).number).status == GOOD
+            assert "reloaded: 6 changes" in annexd.reload(without_legs)
+            assert luns(host) == []
+    assert (tmp_path / "far0.img").read_bytes()[:4096] == b"\x33" * 4096
