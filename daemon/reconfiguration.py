@@ -26,7 +26,7 @@ import msgspec
 from config import changes, model, store
 from config.changes import Change
 from config.errors import ConfigError, NotSavedError, NotServingError, RevisionError
-from daemon import refusals
+from daemon import credentials, refusals
 from daemon.assembly import REMOVAL_LIMIT_S
 from daemon.callbacks import in_time
 from daemon.daemon import Daemon, Endpoint, Phase
@@ -55,12 +55,18 @@ class Reconfiguration:
     """
 
     def __init__(
-        self, config: model.Config, daemon: Daemon, endpoints: Sequence[Endpoint] = (), file: Path | None = None
+        self,
+        config: model.Config,
+        resolved: model.Config,
+        daemon: Daemon,
+        endpoints: Sequence[Endpoint] = (),
+        file: Path | None = None,
     ) -> None:
         """Begin with what the daemon was made from.
 
         Args:
             config: checked.
+            resolved: the same with its secrets (`daemon.credentials`).
             daemon: its parts.
             endpoints: that listen as `config` says.
             file: where changes are saved; None for a daemon that has none.
@@ -68,6 +74,7 @@ class Reconfiguration:
         self.config = config
         self.revision = 1
         self.file = file
+        self._resolved = resolved
         self._daemon = daemon
         self._endpoints = endpoints
         self._lock = asyncio.Lock()
@@ -118,18 +125,18 @@ class Reconfiguration:
                 raise RevisionError("revision", f"is {self.revision} by now, not {expected_revision}", "look again")
             old = self.config
             # A thread may take its time over a large document; the event loop may not.
-            new, made = await asyncio.to_thread(_wanted, old, edit)
+            new, resolved, made = await asyncio.to_thread(_wanted, old, edit)
             refusals.check_alive(old, new, self._daemon.assembly)
-            if dry_run or new == old:
+            if dry_run or (new == old and resolved == self._resolved):
                 return Applied(self.revision, made)
             async with AsyncExitStack() as undo:
-                await self._prepare(old, new, undo)
+                await self._prepare(old, resolved, undo)
                 if file is not None:
                     await _save(file, new)
                 undo.pop_all()
-            self.config = new
+            before, self.config, self._resolved = self._resolved, new, resolved
             self.revision += 1
-            await self._follow(old, new)
+            await self._follow(before, resolved)
             for change in made[:MOST_LOGGED_CHANGES]:
                 _log.info("configuration: %s", change)
             _log.info("configuration: revision %d, %d changes", self.revision, len(made))
@@ -238,8 +245,8 @@ def _moved(here: Iterable[_Named], there: Iterable[_Named]) -> list[_Named]:
     return [entry for entry in here if others.get(entry.name, entry) != entry]
 
 
-def _wanted(old: model.Config, edit: Edit) -> tuple[model.Config, list[Change]]:
-    """Give what an edit makes of a configuration, checked, and how it differs.
+def _wanted(old: model.Config, edit: Edit) -> tuple[model.Config, model.Config, list[Change]]:
+    """Give what an edit makes of a configuration, checked; the same with its secrets; and how it differs.
 
     Raises:
         ConfigError: it is not valid.
@@ -247,7 +254,7 @@ def _wanted(old: model.Config, edit: Edit) -> tuple[model.Config, list[Change]]:
     new = _typed(edit(_copy(old)))
     refusals.check_references(old, new)
     model.check(new)
-    return new, changes.difference(old, new)
+    return new, credentials.resolve(new), changes.difference(old, new)
 
 
 def _copy(config: model.Config) -> model.Config:

@@ -13,7 +13,7 @@ from typing import Any
 from backends.state_directory import StateDirectory
 from backends.virtual_device import VirtualDevice
 from config import model
-from daemon import notify, readiness
+from daemon import credentials, notify, readiness
 from daemon.assembly import Assembly
 from daemon.daemon import Daemon, Endpoint, Phase
 from daemon.event_loop import LoopScheduler
@@ -51,7 +51,7 @@ class Service:
 
         Raises:
             StateError: what the state directory holds is damaged, or contradicts the configuration.
-            ConfigError: an address can not be listened on.
+            ConfigError: an address can not be listened on, or a credential is not there.
         """
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
@@ -98,15 +98,21 @@ class Service:
         return 0
 
     def _make(self, endpoints: list[Endpoint]) -> Daemon:
-        """Make the parts of the daemon, and put those that are not for hosts to `endpoints`; nothing listens yet."""
+        """Make the parts of the daemon, and put those that are not for hosts to `endpoints`; nothing listens yet.
+
+        Raises:
+            StateError: see `run`.
+            ConfigError: a credential is not there.
+        """
         loop = asyncio.get_running_loop()
         scheduler = LoopScheduler(loop)
-        assembly = Assembly(self._config, self._state, scheduler)
+        resolved = credentials.resolve(self._config)
+        assembly = Assembly(resolved, self._state, scheduler)
         registry = SessionRegistry()
         sessions = Sessions(assembly.units.by_name, scheduler, assembly.acquisitions.host_gone)
-        portals = Portals(self._config, registry, sessions)
+        portals = Portals(resolved, registry, sessions)
         daemon = Daemon(assembly, registry, sessions, portals, loop.time())
-        daemon.reconfiguration = Reconfiguration(self._config, daemon, endpoints, self._file)
+        daemon.reconfiguration = Reconfiguration(self._config, resolved, daemon, endpoints, self._file)
         return daemon
 
     async def _stop(self, daemon: Daemon, endpoints: list[Endpoint]) -> None:

@@ -26,6 +26,7 @@ from daemon.event_loop import LoopScheduler
 from daemon.portals import Portals, addresses
 from daemon.reconfiguration import Reconfiguration
 from daemon.sessions import Sessions
+from scsi.iscsi.directory import Addresses
 from scsi.iscsi.registry import SessionRegistry
 from tests.support.ports import free_port
 
@@ -66,7 +67,7 @@ class Running:
         self.portals = Portals(config, registry, sessions)
         self.daemon = Daemon(self.assembly, registry, sessions, self.portals, loop.time())
         self.endpoints = [Recorder(), Recorder()]
-        self.reconfiguration = Reconfiguration(config, self.daemon, self.endpoints, self.file)
+        self.reconfiguration = Reconfiguration(config, config, self.daemon, self.endpoints, self.file)
         self.daemon.reconfiguration = self.reconfiguration
         self.change = self.reconfiguration.change
 
@@ -303,6 +304,40 @@ def test_the_file_is_read_again_and_not_written(test: Test) -> None:
         assert applied.revision == 2
         assert set(running.assembly.devices) == {"a", "b"}
         assert running.file.read_text() == text
+
+    test(body)
+
+
+def test_a_secret_that_changed_in_its_file_is_used_when_the_configuration_is_read_again(
+    test: Test, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = "iqn.2026-11.org.example:host"
+
+    def with_credential(config: model.Config) -> model.Config:
+        config.targets[0].acls = [model.Acl(initiator=host, chap=model.Chap(name="host", credential="host-secret"))]
+        return config
+
+    async def body(running: Running) -> None:
+        def secret() -> bytes:
+            ((address, portal),) = running.portals
+            chap = portal.directory.admit(host, TARGET, Addresses("127.0.0.1", 1, *address)).chap
+            assert chap is not None
+            return chap.accepted.secret
+
+        with pytest.raises(ConfigError, match=r"targets\[0\].acls\[0\].chap: credential 'host-secret' is not there"):
+            await running.change(with_credential)
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+        (tmp_path / "host-secret").write_text("the first secret\n")
+        await running.change(with_credential)
+        assert secret() == b"the first secret"
+        (tmp_path / "host-secret").write_text("the second secret")
+        assert await running.reconfiguration.reload() == (3, [])
+        assert secret() == b"the second secret"
+        assert "the " not in running.file.read_text()
+        (tmp_path / "host-secret").write_text("short")
+        with pytest.raises(ConfigError, match="is not 12 to 256 bytes long"):
+            await running.reconfiguration.reload()
+        assert secret() == b"the second secret"
 
     test(body)
 
