@@ -162,16 +162,15 @@ def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("folder", type=Path, nargs="?", help="where the pages go, as man8/annexd.8")
+    what.add_argument("folder", type=Path, nargs="?", help="where the pages go")
     what.add_argument("--docs", action="store_true", help="write the tables of docs/configuration.md again")
     options = parser.parse_args()
     if options.docs:
         CONFIGURATION_PAGE.write_text(configuration_page(), encoding="utf-8")
         return
+    options.folder.mkdir(parents=True, exist_ok=True)
     for wanted in PAGES:
-        folder = options.folder / f"man{wanted.section}"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / wanted.file).write_text(page(wanted), encoding="utf-8")
+        (options.folder / wanted.file).write_text(page(wanted), encoding="utf-8")
 
 
 if __name__ == "__main__":
