@@ -1,7 +1,7 @@
 #!/bin/sh
 # Install annex, or take it away again: what `make install` and `make uninstall` run.
 #
-#   scripts/install.sh prepare      fetch and build the pinned dependencies, and compile the data path, in build/
+#   scripts/install.sh prepare      make all that is needed in build/: dependencies, compiled data path, man pages
 #   scripts/install.sh install      put everything under $DESTDIR$prefix; needs no network, and writes nothing in build/
 #   scripts/install.sh uninstall    remove what was put there; configuration and state stay
 #
@@ -30,9 +30,9 @@ fail() {
 # source only are compiled here, so the place where annex is installed needs no compiler, and no pip.
 prepared() {
     key=$({
-        echo 1 # count it up with a change of what is done here
+        echo 2 # count it up with a change of what is done here
         "$python" --version
-        cat requirements/build.txt requirements/run.txt requirements/shell.txt requirements/host.txt
+        cat requirements/*.txt
     } | sha256sum | cut -c 1-16)
     printf 'build/install/%s' "$key"
 }
@@ -40,7 +40,7 @@ prepared() {
 prepare() {
     folder=$(prepared)
     if [ ! -e "$folder/complete" ]; then
-        say "fetching and building the pinned packages of requirements/{run,shell,host}.txt"
+        say "fetching and building the pinned packages of requirements/*.txt"
         rm -rf "$folder"
         mkdir -p "$folder"
         "$python" -m venv "$folder/tools"
@@ -49,18 +49,17 @@ prepare() {
         # Not from pip's cache: a wheel that lies there may have been compiled by another Cython than build.txt's.
         $pip wheel --require-hashes --no-build-isolation --no-cache-dir --wheel-dir "$folder/wheels" \
             -r requirements/run.txt -r requirements/shell.txt -r requirements/host.txt
+        # What compiles the data path and makes the manual is pinned among what the tests need.
+        $pip install --no-index --no-deps "$folder"/wheels/*.whl
+        $pip install --require-hashes --no-build-isolation -r requirements/test.txt
         touch "$folder/complete"
     fi
     if ! "$folder/tools/bin/python" -B scripts/compile.py --check; then
         say "compiling the data path"
-        # The compiler is pinned among what the tests need, and wants to see the types of what is imported.
-        if ! "$folder/tools/bin/python" -c 'import mypyc, msgspec' 2>/dev/null; then
-            pip="env PIP_DISABLE_PIP_VERSION_CHECK=1 $folder/tools/bin/python -m pip --quiet"
-            $pip install --no-index --no-deps "$folder"/wheels/*.whl
-            $pip install --require-hashes --no-build-isolation -r requirements/test.txt
-        fi
-        "$folder/tools/bin/python" scripts/compile.py
+        "$folder/tools/bin/python" -B scripts/compile.py
     fi
+    "$folder/tools/bin/python" -B scripts/man.py build/man
+    "$folder/tools/bin/python" -B scripts/completion.py build/completion
 }
 
 # --- install ---
@@ -126,6 +125,7 @@ install_all() {
     trap 'rm -f "$manifest"' EXIT
     # An earlier version's folders stay on the list; its files that this one does not have go.
     if [ -e "$old_manifest" ]; then grep '/$' "$old_manifest" >"$manifest" || true; fi
+    mkdir -p "$DESTDIR/"
     rm -rf "$new"
     put_folder "$(dirname "$tree")"
     make_tree "$new"
@@ -140,7 +140,7 @@ install_all() {
     for page in build/man/*.[1-8]; do
         if [ -e "$page" ]; then put 0644 "$page" "$prefix/share/man/man${page##*.}/${page##*/}"; fi
     done
-    for completion in build/completions/*; do
+    for completion in build/completion/*; do
         if [ -e "$completion" ]; then
             put 0644 "$completion" "$prefix/share/bash-completion/completions/${completion##*/}"
         fi
