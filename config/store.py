@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -78,6 +79,22 @@ def save(path: Path, config: model.Config) -> None:
             _put_back(path, old, backup)
         raise _unwritable(path, error) from None
     backups.prune(path)
+
+
+def create(path: Path, config: model.Config) -> None:
+    """Write `config` to a file that is not there yet; its folder is made, with mode 0700, when it is not there either.
+
+    Raises:
+        ConfigError: it is there, or can not be written.
+    """
+    if os.path.lexists(path):
+        raise ConfigError(str(path), "is there already, and stays as it is")
+    model.check(config)
+    try:
+        files.make_directory(path.parent)
+        files.replace(path, encode(config, str(path)))
+    except OSError as error:
+        raise _unwritable(path, error) from None
 
 
 def export(path: Path, config: model.Config) -> None:

@@ -16,11 +16,13 @@ from pathlib import Path
 from backends.state_directory import StateError
 from config import __version__, store
 from config.errors import ConfigError
-from config.model import Config
+from config.model import VERSION, Config, Control
 from daemon import event_loop, try_mode
 from daemon.service import Service
 
 EXIT_UNUSABLE = 2
+DEFAULT_FILE = Path("/etc/annex/annex.json")
+DEFAULT_STATE_DIRECTORY = Path("/var/lib/annex")
 
 
 class _AppendSource(argparse.Action):
@@ -46,8 +48,19 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"annexd {__version__}")
     commands = top.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
 
+    init = commands.add_parser(
+        "init",
+        help="write a configuration file to begin with",
+        description="Write a configuration file with mode 0600 that serves nothing yet. Then start 'annexd serve', and "
+        "add devices and targets with annexcli.",
+    )
+    init.add_argument("--state", type=Path, default=DEFAULT_STATE_DIRECTORY, metavar="DIR",
+                      help=f"where ids and pairs are kept; default: {DEFAULT_STATE_DIRECTORY}")  # fmt: skip
+
     serve = commands.add_parser("serve", help="serve what a configuration file says")
-    serve.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration, JSON")
+    for command in (init, serve):
+        command.add_argument("--config", type=Path, default=DEFAULT_FILE, metavar="FILE",
+                             help=f"the configuration, JSON; default: {DEFAULT_FILE}")  # fmt: skip
     serve.add_argument("--check", action="store_true", help="read and check the configuration, and stop")
 
     try_ = commands.add_parser(
@@ -85,6 +98,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run annexd with `arguments` (default: the process's own); give its exit code."""
     options = parser().parse_args(arguments)
+    if options.command == "init":
+        return _init(options.config, options.state)
     logging.basicConfig(
         stream=sys.stderr,
         level=options.log_level.upper(),
@@ -103,8 +118,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return EXIT_UNUSABLE
 
 
+def _init(file: Path, state_directory: Path) -> int:
+    try:
+        store.create(file, Config(version=VERSION, state_directory=str(state_directory.absolute()), control=Control()))
+    except ConfigError as error:
+        print(f"annexd: {error}", file=sys.stderr)
+        return EXIT_UNUSABLE
+    print(f"{file} is written; now: annexd serve --config {file}")
+    return 0
+
+
 def _configuration(options: argparse.Namespace, undo: ExitStack) -> Config:
     if options.command == "serve":
+        if not options.config.exists():
+            raise ConfigError(str(options.config), "is not there", f"begin with: annexd init --config {options.config}")
         return store.load(options.config)
     if options.state is None:
         options.state = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="annexd-try-")))

@@ -69,6 +69,28 @@ def test_a_bad_configuration_gets_one_line_and_exit_code_2(tmp_path: Path, conte
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_a_first_start_says_how_to_begin_and_init_begins(tmp_path: Path) -> None:
+    file, state = tmp_path / "etc" / "annex.json", tmp_path / "state"
+    done = annexd("serve", "--config", str(file))
+    assert done.returncode == 2
+    assert one_line(done.stderr) == f"annexd: {file}: is not there (begin with: annexd init --config {file})"
+    done = annexd("init", "--config", str(file), "--state", str(state))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert one_line(done.stdout) == f"{file} is written; now: annexd serve --config {file}"
+    assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert annexd("serve", "--config", str(file), "--check").returncode == 0
+    assert not state.exists()
+
+
+def test_init_leaves_a_file_that_is_there_alone(tmp_path: Path) -> None:
+    file = tmp_path / "annex.json"
+    file.write_text("mine")
+    done = annexd("init", "--config", str(file))
+    assert done.returncode == 2
+    assert one_line(done.stderr) == f"annexd: {file}: is there already, and stays as it is"
+    assert file.read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

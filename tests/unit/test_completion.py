@@ -51,7 +51,7 @@ def test_bash_reads_it_without_a_word(folder: Path, program: str) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("annexd ", {"serve", "try"}),
+        ("annexd ", {"init", "serve", "try"}),
         ("annexd s", {"serve"}),
         ("annexd serve --c", {"--config", "--check"}),
         ("annexd try --loop ", {"uvloop", "asyncio"}),
