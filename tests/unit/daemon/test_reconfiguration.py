@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import logging
+import random
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,9 @@ from typing import Any
 import pytest
 
 from backends.acquisitions.book import Acquisitions
+from backends.devices.state import DeviceState
 from backends.external.array import ArrayState
+from backends.mapping import MappingTable
 from backends.pairs.book import PairBook
 from backends.state_directory import StateDirectory, StateError
 from config import model, store
@@ -626,3 +629,100 @@ def test_an_undo_that_fails_does_not_keep_the_others_from_being_done(
         assert "while a change was undone: metrics: does not go back" in caplog.text
 
     test(body)
+
+
+# --- One change after another, at random ------------------------------------------------------------------------------
+
+
+class Universe:
+    """Random configurations out of a few devices, arrays, virtual devices, LUNs and portals that fit together."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.random = random.Random(seed)
+        self._folder = folder
+        self._portals = [f"127.0.0.1:{free_port()}" for _ in range(3)]
+        self._array = f"127.0.0.1:{free_port()}"
+        for name in "abc":
+            (folder / f"{name}.img").write_bytes(bytes(MIB))
+
+    def wish(self, config: model.Config) -> model.Config:
+        """Give another configuration; whatever LUNs it has, what they stand on is there."""
+        names = self._some("abcx")
+        config.devices = [
+            model.Device(name=name, path=str(self._folder / f"{name}.img")) for name in sorted(names - {"x"})
+        ]
+        config.arrays = (
+            [model.Array(name="x", portal=self._array, target="iqn.2019-04.org.x:x")] if "x" in names else []
+        )
+        made = sorted(self._some(names))
+        config.virtual_devices = [model.VirtualDevice(name=f"v{name}", regions=[_region(name)]) for name in made]
+        config.targets[0].luns = [
+            model.Lun(lun=lun, virtual_device=f"v{name}", read_only=self.random.random() < 0.3)
+            for lun, name in enumerate(sorted(self._some(made)))
+        ]
+        config.targets[0].portals = sorted(self._some(self._portals)) or self._portals[:1]
+        return config
+
+    def _some(self, of: Iterable[str]) -> set[str]:
+        return {one for one in sorted(of) if self.random.random() < 0.6}
+
+
+def _region(name: str) -> model.Region:
+    return model.Region(array="x", lun=3) if name == "x" else model.Region(device=name)
+
+
+def _is_as_configured(running: Running) -> bool:
+    config, assembly = running.daemon.config, running.assembly
+    virtual_devices = {virtual_device.name for virtual_device in config.virtual_devices}
+    return (
+        store.load(running.file) == config
+        and set(assembly.devices) == {device.name for device in config.devices}
+        and set(assembly.arrays) == {array.name for array in config.arrays}
+        and set(assembly.virtual_devices) == set(assembly.units.by_name()) == virtual_devices
+        and len(list(assembly.units.units())) == len(virtual_devices)
+        and {row.name for row in assembly.table.rows()} == virtual_devices
+        and {address for address, _ in running.portals} == set(addresses(config))
+        and all(device.state is DeviceState.READY for device in assembly.devices.values())
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_is_wished_and_whatever_fails_the_daemon_is_as_its_configuration_says(
+    test: Test, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, seed: int
+) -> None:
+    universe = Universe(tmp_path, seed)
+
+    async def body(running: Running) -> None:
+        numbers: dict[int, bytes] = {}
+        failed = made = 0
+        for _ in range(40):
+            before = running.picture()
+            with monkeypatch.context() as patched:
+                breaks = universe.random.choice([None, None, _record_full, _portal_taken, _file_full])
+                if breaks is not None:
+                    breaks(running, patched)
+                try:
+                    await running.change(universe.wish)
+                    made += 1
+                except ConfigError:
+                    assert breaks is not None
+                    failed += 1
+                    assert running.picture() == before
+            if breaks is _record_full:
+                await running.change(_touched)  # what could not be recorded then is recorded with the next
+            assert _is_as_configured(running)
+            for row in running.assembly.table.rows():
+                assert numbers.setdefault(row.number, row.naa_bytes) == row.naa_bytes
+        assert failed >= 5
+        assert made >= 10
+        stored = MappingTable(running.state, running.assembly._workers).rows()
+        assert {row.name for row in stored} >= {row.name for row in running.assembly.table.rows()}
+
+    with caplog.at_level(logging.CRITICAL):
+        test(body)
+
+
+def _touched(config: model.Config) -> model.Config:
+    config.targets[0].acls = [] if config.targets[0].acls else [model.Acl(initiator="iqn.2026-11.org.example:host")]
+    return config
