@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -20,6 +21,7 @@ from scsi.iscsi.registry import SessionRegistry
 from scsi.iscsi.session import Session
 from scsi.target import execute_without_unit
 
+BACKLOG = 1024
 MAX_IN_LOGIN = 2048  # conformance.md V41: above it the oldest half-open login is closed, and never an address banned
 # Large reads go out while the next ones of the same wake-up are read: the host works meanwhile, and the data is still
 # in the processor's cache. For 128 KiB reads that is 1.6 times the speed of one write at the end, for half the time.
@@ -56,14 +58,22 @@ class Portal:
         self._in_login: dict[HostConnection, None] = {}
         self._server: asyncio.Server | None = None
 
-    async def listen(self, host: str, port: int) -> None:
+    async def listen(self, host: str, port: int, inherited: socket.socket | None = None) -> None:
         """Listen on an address.
+
+        Args:
+            host: the address.
+            port: of TCP.
+            inherited: listens there already; closed with the portal.
 
         Raises:
             OSError: that can not be.
         """
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: HostConnection(self, loop), host, port, backlog=1024)
+        if inherited is not None:
+            self._server = await loop.create_server(self._connection, sock=inherited, backlog=BACKLOG)
+        else:
+            self._server = await loop.create_server(self._connection, host, port, backlog=BACKLOG)
 
     def stop_listening(self) -> None:
         """Take no more connections; those there are go on."""
@@ -77,6 +87,9 @@ class Portal:
         for connection in ending:
             connection.drop()
         await asyncio.gather(*(connection.gone.wait() for connection in ending))
+
+    def _connection(self) -> HostConnection:
+        return HostConnection(self, asyncio.get_running_loop())
 
     def opened(self, connection: HostConnection) -> None:
         """Take note of a new connection; too many that do not log in cost the oldest of them its place."""

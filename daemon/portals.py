@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from config import model
 from config.errors import ConfigError
 from daemon.hosts import PortalHosts
+from daemon.inherited import InheritedSockets
 from daemon.portal import Portal, SessionHandler
 from scsi.iscsi.registry import SessionRegistry
 
@@ -26,9 +27,17 @@ class Portals:
         config: in force, with its secrets.
         registry: the sessions of the daemon.
         handler: takes commands and sessions.
+        inherited: sockets that the service manager listens on.
     """
 
-    def __init__(self, config: model.Config, registry: SessionRegistry, handler: SessionHandler) -> None:
+    def __init__(
+        self,
+        config: model.Config,
+        registry: SessionRegistry,
+        handler: SessionHandler,
+        inherited: InheritedSockets | None = None,
+    ) -> None:
+        self._inherited = inherited or InheritedSockets()
         self._config = config
         self._registry = registry
         self._handler = handler
@@ -59,7 +68,7 @@ class Portals:
         """
         hosts = PortalHosts(self._config, address)
         portal = Portal(hosts, self._registry, self._handler)
-        await _listen(portal, address)
+        await self._listen(portal, address)
         self._portals[address] = portal
         self._hosts[address] = hosts
 
@@ -73,7 +82,7 @@ class Portals:
         Raises:
             ConfigError: that can not be.
         """
-        await _listen(self._portals[address], address)
+        await self._listen(self._portals[address], address)
 
     async def close(self, address: Address) -> None:
         """Listen there no more, and end the sessions that came in there."""
@@ -85,11 +94,10 @@ class Portals:
         for address in list(self._portals):
             await self.close(address)
 
-
-async def _listen(portal: Portal, address: Address) -> None:
-    await asyncio.sleep(0)  # uvloop gives a closed address back at the end of its turn
-    try:
-        await portal.listen(*address)
-    except (OSError, UnicodeError) as error:  # a host name may be one that can not be looked up at all
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"portal {model.join_portal(*address)}", f"can not be listened on: {reason}") from None
+    async def _listen(self, portal: Portal, address: Address) -> None:
+        await asyncio.sleep(0)  # uvloop gives a closed address back at the end of its turn
+        try:
+            await portal.listen(*address, self._inherited.take(address))
+        except (OSError, UnicodeError) as error:  # a host name may be one that can not be looked up at all
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ConfigError(f"portal {model.join_portal(*address)}", f"can not be listened on: {reason}") from None

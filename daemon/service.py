@@ -13,7 +13,7 @@ from typing import Any
 from backends.state_directory import StateDirectory
 from backends.virtual_device import VirtualDevice
 from config import model
-from daemon import credentials, notify, readiness
+from daemon import credentials, inherited, notify, readiness
 from daemon.assembly import Assembly
 from daemon.daemon import Daemon, Endpoint, Phase
 from daemon.event_loop import LoopScheduler
@@ -38,12 +38,14 @@ class Service:
 
     Raises:
         StateError: the state directory can not be used; found out before anything is started.
+        ConfigError: the service manager has handed over what is no portal.
     """
 
     def __init__(self, config: model.Config, *, file: Path | None, announce: bool) -> None:
         self._config = config
         self._file = file
         self._announce = announce
+        self._inherited = inherited.from_environment()
         self._state = StateDirectory(Path(config.state_directory))
 
     async def run(self) -> int:
@@ -61,6 +63,7 @@ class Service:
             return await self._serve(stop)
         finally:
             self._state.close()
+            self._inherited.close()
 
     async def _serve(self, stop: asyncio.Event) -> int:
         endpoints: list[Endpoint] = []
@@ -81,6 +84,8 @@ class Service:
             if await _ended_before(stop, daemon.assembly.start()):
                 for address in addresses(self._config):
                     await daemon.portals.open(address)
+                for words in self._inherited.unmatched(addresses(self._config)):
+                    _log.error("%s", words)
                 daemon.phase = Phase.SERVING
                 if self._announce:
                     self._print_luns(daemon.assembly)
