@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import stat
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,11 @@ def decode(data: bytes, place: str) -> model.Config:
         msgspec.json.encode(config)  # what can not be saved is not taken
     except json.JSONDecodeError as error:
         raise ConfigError(f"{place}: line {error.lineno} column {error.colno}", f"not JSON: {error.msg}") from None
-    except (ValueError, RecursionError) as error:  # lone surrogates, nested too deep, numbers too long for Python
-        raise ConfigError(place, f"not JSON in UTF-8: {error}") from None
     except msgspec.ValidationError as error:
         problem, _, where = str(error).partition(" - at `$")
         raise ConfigError(f"{place}: {where.rstrip('`').lstrip('.') or 'top level'}", problem) from None
+    except (ValueError, RecursionError) as error:  # lone surrogates, nested too deep, numbers too long for Python
+        raise ConfigError(place, f"not JSON in UTF-8: {error}") from None
     except ConfigError as error:
         if error.place.startswith(place):
             raise
@@ -159,7 +160,8 @@ def _unwritable(path: Path, error: OSError) -> ConfigError:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = dict(pairs)
     if len(keys) != len(pairs):
-        twice = next(key for key in keys if sum(other == key for other, _ in pairs) > 1)
+        counts = Counter(key for key, _ in pairs)
+        twice = counts.most_common(1)[0][0]
         raise ConfigError("JSON", f"the key {twice!r} stands twice in one object")
     return keys
 

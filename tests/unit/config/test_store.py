@@ -95,6 +95,7 @@ def test_a_bad_entry_gets_one_line_with_its_place_and_the_reason(path: list[Any]
     assert line.startswith("annex.json: ")
     assert "\n" not in line
     assert all(word in line for word in words), line
+    assert "JSON" not in line
     assert "twelve bytes" not in line
 
 
