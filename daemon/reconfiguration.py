@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -78,6 +78,7 @@ class Reconfiguration:
         self._daemon = daemon
         self._endpoints = endpoints
         self._lock = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Applied]] = set()
 
     async def change(self, edit: Edit, *, dry_run: bool = False, expected_revision: int | None = None) -> Applied:
         """Make the configuration another one, and save it.
@@ -97,8 +98,7 @@ class Reconfiguration:
 
         After any of these the old configuration is in force.
         """
-        # In a task of its own: an asker that goes away does not stop it half-way.
-        return await asyncio.shield(asyncio.ensure_future(self._change(edit, dry_run, expected_revision, self.file)))
+        return await self._whole(self._change(edit, dry_run, expected_revision, self.file))
 
     async def reload(self) -> Applied:
         """Read the file again, and apply what differs; devices that could not be opened are tried again.
@@ -109,13 +109,25 @@ class Reconfiguration:
         assert self.file is not None
         await self._daemon.assembly.open_blocked()
         wanted = await asyncio.to_thread(store.load, self.file)
-        return await asyncio.shield(asyncio.ensure_future(self._change(lambda _: wanted, False, None, None)))
+        return await self._whole(self._change(lambda _: wanted, False, None, None))
 
     async def settle(self) -> None:
         """Wait for a change under way, for the daemon's stop; with that no other begins."""
         assert self._daemon.phase is Phase.STOPPING
         async with self._lock:
             pass
+
+    async def _whole(self, work: Coroutine[Any, Any, Applied]) -> Applied:
+        """Do it in a task of its own: an asker that goes away does not stop it half-way."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return await asyncio.shield(task)
+
+    def _task_done(self, task: asyncio.Task[Applied]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:  # whoever asked may be gone
+            _log.debug("configuration: not changed: %s", task.exception())
 
     async def _change(self, edit: Edit, dry_run: bool, expected_revision: int | None, file: Path | None) -> Applied:
         async with self._lock:
