@@ -107,7 +107,9 @@ class Reconfiguration:
             ConfigError: see `change`; also when the file is bad.
         """
         assert self.file is not None
-        await self._daemon.assembly.open_blocked()
+        async with self._lock:
+            if self._daemon.phase is Phase.SERVING:
+                await self._daemon.assembly.open_blocked()
         wanted = await asyncio.to_thread(store.load, self.file)
         return await self._whole(self._change(lambda _: wanted, False, None, None))
 
