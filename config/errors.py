@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+MAX_PART_CHARACTERS = 600
+
 
 class ConfigError(Exception):
     """Something in the configuration can not be used; `str()` is one line for the admin.
+
+    Whatever is quoted in it may come from anywhere: it is cut, and what a terminal or a log would act on is spelt.
 
     Attributes:
         place: file, JSON path or option in which it stands.
@@ -13,11 +17,8 @@ class ConfigError(Exception):
     """
 
     def __init__(self, place: str, problem: str, remedy: str = "") -> None:
-        line = f"{place}: {problem}" + (f" ({remedy})" if remedy else "")
-        super().__init__(" ".join(line.split()))
-        self.place = place
-        self.problem = problem
-        self.remedy = remedy
+        self.place, self.problem, self.remedy = _plain(place), _plain(problem), _plain(remedy)
+        super().__init__(f"{self.place}: {self.problem}" + (f" ({self.remedy})" if self.remedy else ""))
 
 
 class InUseError(ConfigError):
@@ -34,3 +35,10 @@ class NotServingError(ConfigError):
 
 class NotSavedError(ConfigError):
     """The change could not be saved, and so it was not made."""
+
+
+def _plain(text: str) -> str:
+    text = " ".join(text.split())
+    if len(text) > MAX_PART_CHARACTERS:
+        text = f"{text[:MAX_PART_CHARACTERS]}…"
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -15,9 +15,10 @@ Sizes and LBAs are in logical blocks of the device that they lie on.
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import re
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -25,6 +26,9 @@ from config.errors import ConfigError
 
 VERSION: Literal[2] = 2
 MAX_LUN = 255
+MAX_BLOCKS = 1 << 64  # SBC-4: an LBA has at most 8 bytes
+MAX_PATH_BYTES = 4095  # PATH_MAX with its NUL
+MAX_CHAP_NAME_BYTES = 255  # RFC 7143 9.2.1 leaves it open; what Linux and libiscsi take
 ISCSI_NAME_BYTES = 223  # RFC 7143 4.2.7.1
 HOST_SECRET_BYTES = range(12, 257)  # RFC 7143 9.2.1: at least 96 bits; libiscsi and open-iscsi stop at 255
 ARRAY_SECRET_BYTES = range(1, 257)  # what an array was given is its admin's choice, and annex can only use it
@@ -244,8 +248,7 @@ def _control(control: Control) -> Iterator[ConfigError]:
         paths |= {"tcp.certificate": tcp.certificate, "tcp.key": tcp.key, "tcp.token_file": tcp.token_file}
         yield from _portal("control.tcp.listen", tcp.listen)
     for key, path in paths.items():
-        if path is not None and not path.startswith("/"):
-            yield ConfigError(f"control.{key}", f"{path!r} is not an absolute path")
+        yield from _path(f"control.{key}", "/" if path is None else path)
         # sun_path has 108 bytes with its NUL: unix(7)
         if path is not None and key.endswith("socket") and len(path.encode()) > 107:
             yield ConfigError(f"control.{key}", "is longer than the 107 bytes of a socket's path")
@@ -254,8 +257,7 @@ def _control(control: Control) -> Iterator[ConfigError]:
 
 
 def _names(config: Config) -> Iterator[ConfigError]:
-    if not config.state_directory.startswith("/"):
-        yield ConfigError("state_directory", f"{config.state_directory!r} is not an absolute path")
+    yield from _path("state_directory", config.state_directory)
     named: list[tuple[str, Iterable[Device | Array | VirtualDevice]]] = [
         ("devices", config.devices), ("arrays", config.arrays), ("virtual_devices", config.virtual_devices),
     ]  # fmt: skip
@@ -268,8 +270,14 @@ def _names(config: Config) -> Iterator[ConfigError]:
                 )
     yield from _duplicates("devices", "path", [device.path for device in config.devices])
     for index, device in enumerate(config.devices):
-        if not device.path.startswith("/"):
-            yield ConfigError(f"devices[{index}].path", f"{device.path!r} is not an absolute path")
+        yield from _path(f"devices[{index}].path", device.path)
+
+
+def _path(place: str, path: str) -> Iterator[ConfigError]:
+    if not path.startswith("/"):
+        yield ConfigError(place, f"{path!r} is not an absolute path")
+    if not path.isprintable() or len(path.encode()) > MAX_PATH_BYTES:
+        yield ConfigError(place, f"{path!r:.80} is not a path", f"up to {MAX_PATH_BYTES} printable characters")
 
 
 def _arrays(config: Config) -> Iterator[ConfigError]:
@@ -316,27 +324,40 @@ def _region(place: str, region: Region, devices: set[str], arrays: set[str]) -> 
         yield ConfigError(
             f"{place}.blocks", f"{region.blocks} is not a number of blocks", "leave it out for all to the end"
         )
+    if region.first_lba + (region.blocks or 1) > MAX_BLOCKS:
+        yield ConfigError(place, "ends after the last block that there can be", "an LBA has 8 bytes")
     if region.id is not None and not re.fullmatch(r"([0-9A-Fa-f]{2}){1,64}", region.id):
         yield ConfigError(f"{place}.id", f"{region.id!r} is not hexadecimal bytes", "as `annexhost regions` shows it")
 
 
+class _Run(NamedTuple):
+    """The blocks of a region; `order` is that of the file."""
+
+    first_lba: int
+    end_lba: int
+    order: int
+    place: str
+
+
 def _overlaps(config: Config) -> Iterator[ConfigError]:
     """No block belongs to two regions: two LUs would change each other's data unseen."""
-    taken: dict[tuple[str, int], list[tuple[int, float, str]]] = {}
+    taken: dict[tuple[str, int], list[_Run]] = {}
+    count = itertools.count()
     for index, virtual_device in enumerate(config.virtual_devices):
         for number, region in enumerate(virtual_device.regions):
-            place = f"virtual_devices[{index}].regions[{number}]"
             store = (
                 (f"device {region.device}", 0)
                 if region.device is not None
                 else (f"array {region.array}", region.lun or 0)
             )
-            end = region.first_lba + region.blocks if region.blocks is not None else float("inf")
-            others = taken.setdefault(store, [])
-            for other_first, other_end, other_place in others:
-                if region.first_lba < other_end and other_first < end:
-                    yield ConfigError(place, f"shares blocks with {other_place}")
-            others.append((region.first_lba, end, place))
+            end = region.first_lba + region.blocks if region.blocks is not None else MAX_BLOCKS
+            run = _Run(region.first_lba, end, next(count), f"virtual_devices[{index}].regions[{number}]")
+            taken.setdefault(store, []).append(run)
+    for runs in taken.values():
+        for run, following in itertools.pairwise(sorted(runs)):
+            if following.first_lba < run.end_lba:  # sorted: when any two share blocks then two neighbours do
+                other, late = sorted((run, following), key=lambda one: one.order)
+                yield ConfigError(late.place, f"shares blocks with {other.place}")
 
 
 def _targets(config: Config) -> Iterator[ConfigError]:
@@ -398,8 +419,9 @@ def _chap(
     place: str, chap: Chap | None, mutual: Chap | None, lengths: range = HOST_SECRET_BYTES
 ) -> Iterator[ConfigError]:
     for key, side in (("chap", chap), ("mutual_chap", mutual)):
-        if side and not side.name:
-            yield ConfigError(f"{place}.{key}.name", "is empty")
+        if side and not (side.name.isprintable() and 0 < len(side.name.encode()) <= MAX_CHAP_NAME_BYTES):
+            problem = f"is not 1 to {MAX_CHAP_NAME_BYTES} printable characters"
+            yield ConfigError(f"{place}.{key}.name", problem)
         if side and side.credential is not None:
             if side.secret:
                 yield ConfigError(f"{place}.{key}", "has both 'secret' and 'credential'", "give one of them")

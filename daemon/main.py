@@ -128,9 +128,16 @@ def _init(file: Path, state_directory: Path) -> int:
     return 0
 
 
+def _may_be_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return True
+
+
 def _configuration(options: argparse.Namespace, undo: ExitStack) -> Config:
     if options.command == "serve":
-        if not options.config.exists():
+        if not _may_be_there(options.config):
             raise ConfigError(str(options.config), "is not there", f"begin with: annexd init --config {options.config}")
         return store.load(options.config)
     if options.state is None:

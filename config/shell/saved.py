@@ -7,6 +7,7 @@ applies it as one change, or not at all.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -147,7 +148,7 @@ class SavedConfigurations:
             output = output.expanduser()
             base = model.Config(version=model.VERSION, state_directory=DEFAULT_STATE_DIRECTORY)
             config, report = convert(data, base, str(file))
-            if output.exists():
+            if os.path.lexists(output):
                 raise ConfigError(str(output), "is there already", "give another name")
             self._say(str(report))
             store.export(output, config)

@@ -52,6 +52,8 @@ BAD: list[tuple[list[Any], Any, list[str]]] = [
     (["virtual_devices", 0, "regions", 0, "device"], "none", ["regions[0].device", "'none'"]),
     (["virtual_devices", 0, "regions", 0, "blocks"], -1, ["regions[0].blocks"]),
     (["virtual_devices", 0, "regions", 0, "blocks"], 1001, ["virtual_devices[1].regions[1]", "shares blocks"]),
+    (["virtual_devices", 0, "regions", 0, "first_lba"], 2**64, ["virtual_devices[0].regions[0]", "8 bytes"]),
+    (["virtual_devices", 1, "regions", 1, "first_lba"], 0, ["virtual_devices[1].regions[1]", "[0].regions[0]"]),
     (["virtual_devices", 1, "regions", 0, "lun"], None, ["regions[0].lun"]),
     (["virtual_devices", 1, "regions", 0, "device"], "disk0", ["regions[0]", "one of"]),
     (["virtual_devices", 1, "name"], "v0", ["virtual_devices[1]", "twice"]),
