@@ -167,8 +167,9 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _has_secrets(config: model.Config) -> bool:
-    return bool(
-        config.discovery
-        or any(array.chap for array in config.arrays)
-        or any(acl.chap for target in config.targets for acl in target.acls)
-    )
+    holders: list[model.Discovery | model.Array | model.Acl] = [
+        *([config.discovery] if config.discovery else []),
+        *config.arrays,
+        *(acl for target in config.targets for acl in target.acls),
+    ]
+    return any(chap and chap.secret for holder in holders for chap in (holder.chap, holder.mutual_chap))

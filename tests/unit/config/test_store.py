@@ -121,6 +121,19 @@ def test_secrets_that_others_may_read_are_refused(tmp_path: Path) -> None:
     assert store.load(path).arrays[0].name == "old"
 
 
+def test_the_name_of_a_credential_is_no_secret(tmp_path: Path) -> None:
+    path = tmp_path / "annex.json"
+    path.write_bytes(
+        changed(["targets", 0, "acls", 0], {
+            "initiator": "iqn.2026-11.org.example:host",
+            "chap": {"name": "host", "credential": "host"},
+            "mutual_chap": {"name": "annex", "credential": "annex"},
+        })
+    )  # fmt: skip
+    path.chmod(0o644)
+    assert store.load(path).targets[0].acls[0].chap is not None
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="can not be read: No such file"):
         store.load(tmp_path / "none.json")
