@@ -75,4 +75,4 @@ def test_kill_while_the_configuration_changes(tmp_path: Path, seed: int) -> None
                         host.command(TEST_UNIT_READY)
             annexd.kill()
     assert "Traceback" not in annexd.log()
-    assert len(ids) > 4
+    assert len(ids) > 1  # how many depends on what the kills let through
