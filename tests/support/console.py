@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 LIMIT_S = 40.0
+BACKGROUND_LIMIT_S = 5.0  # for what is printed after the command that brought it about has ended
+_BACKGROUND = re.compile(r"&\s*$")
 _PROGRAM_ERROR = re.compile(r"(annexd|annexcli|annexhost|iscsi-ls): ")
 _STEP = re.compile(
     r"^```console\n(?P<console>.*?)^```$"
@@ -109,12 +111,14 @@ class Shell:
         printed: list[str] = []
         status: int | None = None
         # What runs in the background goes on printing when the shell is back already.
-        while status is None or (missing(command.expected, printed) and command.text.endswith("&")):
+        while status is None or missing(command.expected, printed):
             line = self._line(deadline)
             if line is None:
                 break
             if line.startswith(end):
                 status = int(line.split()[-1].rstrip("]"))
+                if not _BACKGROUND.search(command.text):
+                    deadline = min(deadline, time.monotonic() + BACKGROUND_LIMIT_S)
             else:
                 printed.append(line)
         wanting = missing(command.expected, printed)

@@ -1,0 +1,76 @@
+"""The commands of README.md and docs/*.md do what the pages say, with real programs and a real array.
+
+What they name is put into a temporary folder, on free ports, and onto an array that is tgt.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.annexd import ROOT
+from tests.support.console import Command, File, Shell, steps
+from tests.support.ports import free_port
+
+pytestmark = [pytest.mark.interop, pytest.mark.slow]
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RUN = [page for page in PAGES if any(isinstance(step, Command) for step in steps(page.read_text()))]
+
+# Commands that stand in a block of another kind than console, because no test can run them here, and why.
+NOT_RUN = {
+    "./demo.sh": "is run by itself",
+    "./test.sh": "is what runs this test",
+    "./test.sh --setup-only": "has made the environment that this runs in",
+}
+
+
+@pytest.mark.parametrize("page", RUN, ids=[page.name for page in RUN])
+def test_a_page_does_what_it_says(tmp_path: Path, page: Path) -> None:
+    port = free_port()
+    places = {
+        "127.0.0.1:3260": f"127.0.0.1:{port}",
+        "192.0.2.1:3260": f"127.0.0.1:{port}",
+        "192.0.2.7:3260": f"127.0.0.1:{free_port()}",
+        "/etc/annex": f"{tmp_path}/etc",
+        "/srv": f"{tmp_path}/srv",
+        "/var/lib/annex": f"{tmp_path}/var",
+        "/run/annex": str(tmp_path),
+    }
+    (tmp_path / "srv").mkdir()
+    (tmp_path / "bin").symlink_to(ROOT / "bin")
+    environment = os.environ | {
+        "HOME": str(tmp_path),
+        "LC_ALL": "C.UTF-8",
+        "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
+    }
+    with Shell(tmp_path, environment) as shell:
+        for step in steps(_placed(page.read_text(), places)):
+            if isinstance(step, File):
+                path = tmp_path / step.path
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(step.content)
+                path.chmod(0o600)
+            else:
+                shell.run(step)
+
+
+def test_every_command_is_run_or_there_is_a_reason() -> None:
+    text = "".join(page.read_text() for page in PAGES)
+    blocks = re.findall(r"^```(?:sh|bash|shell)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    commands = {line.split("  #")[0].strip() for block in blocks for line in block.splitlines()} - {""}
+    assert commands == set(NOT_RUN)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_a_link_to_a_file_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def _placed(text: str, places: dict[str, str]) -> str:
+    pattern = "|".join(map(re.escape, sorted(places, key=len, reverse=True)))
+    return re.sub(pattern, lambda match: places[match[0]], text)
