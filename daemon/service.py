@@ -115,7 +115,7 @@ class Service:
         assembly = Assembly(resolved, self._state, scheduler)
         registry = SessionRegistry()
         sessions = Sessions(assembly.units.by_name, scheduler, assembly.acquisitions.host_gone)
-        portals = Portals(resolved, registry, sessions)
+        portals = Portals(resolved, registry, sessions, self._inherited)
         daemon = Daemon(assembly, registry, sessions, portals, loop.time())
         daemon.reconfiguration = Reconfiguration(self._config, resolved, daemon, endpoints, self._file)
         return daemon
