@@ -21,6 +21,7 @@ from config.shell.parts import with_part
 from config.targetcli.conversion import MAX_FILE_BYTES, convert
 from config.targetcli.report import Report
 
+_CLEAR = "Take all of this away from hosts? A virtual device that comes back later has a new id."
 DEFAULT_STATE_DIRECTORY = "/var/lib/annex"
 
 
@@ -101,7 +102,7 @@ class SavedConfigurations:
         answer = self._api.get("/v1/config")
         kept = {key: answer["config"].get(key) for key in ("version", "state_directory", "control", "metrics")}
         empty = msgspec.convert({key: value for key, value in kept.items() if value is not None}, model.Config)
-        return self._apply(empty, answer["revision"], "Take all of this away from hosts?", confirmed)
+        return self._apply(empty, answer["revision"], _CLEAR, confirmed)
 
     def backups(self) -> list[backups.Backup]:
         """List the versions that annexd has kept of its file, the newest first.
