@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,27 +15,50 @@ import pytest
 from tests.support.annexd import ROOT
 from tests.support.console import Command, File, Shell, steps
 from tests.support.ports import free_port
+from tests.support.tgt import Tgt
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RUN_WITH_ARRAY = "tutorial.md"
+VOLUME, VOLUME_BYTES = "volume.img", 64 << 20
 RUN = [page for page in PAGES if any(isinstance(step, Command) for step in steps(page.read_text()))]
+
+KERNEL = "is for the kernel's initiator, which not every machine that runs tests has"
 
 # Commands that stand in a block of another kind than console, because no test can run them here, and why.
 NOT_RUN = {
     "./demo.sh": "is run by itself",
     "./test.sh": "is what runs this test",
     "./test.sh --setup-only": "has made the environment that this runs in",
+    "iscsiadm -m node -T iqn.2019-04.org.example:old-array -u": KERNEL,
+    "iscsiadm -m discovery -t sendtargets -p 192.0.2.1": KERNEL,
+    "iscsiadm -m node -T iqn.2026-11.org.example:annex -l": KERNEL,
 }
 
 
+@pytest.fixture
+def array(tmp_path: Path) -> Iterator[Tgt]:
+    """The old array, with a volume as LUN 1."""
+    volume = tmp_path / VOLUME
+    volume.write_bytes(os.urandom(VOLUME_BYTES))
+    with Tgt(tmp_path) as tgt:
+        tgt.add_lun(tgt.add_target("iqn.2019-04.org.example:old-array"), volume)
+        yield tgt
+
+
 @pytest.mark.parametrize("page", RUN, ids=[page.name for page in RUN])
-def test_a_page_does_what_it_says(tmp_path: Path, page: Path) -> None:
+def test_a_page_does_what_it_says(tmp_path: Path, page: Path, request: pytest.FixtureRequest) -> None:
+    array_port = request.getfixturevalue("array").port if page.name == RUN_WITH_ARRAY else free_port()
     port = free_port()
+    disk = tmp_path / "disk"
+    with disk.open("wb") as file:
+        file.truncate(2 * VOLUME_BYTES)
     places = {
         "127.0.0.1:3260": f"127.0.0.1:{port}",
         "192.0.2.1:3260": f"127.0.0.1:{port}",
-        "192.0.2.7:3260": f"127.0.0.1:{free_port()}",
+        "192.0.2.7:3260": f"127.0.0.1:{array_port}",
+        "/dev/disk/by-id/wwn-0x5000c500a1b2c3d4": str(disk),
         "/etc/annex": f"{tmp_path}/etc",
         "/srv": f"{tmp_path}/srv",
         "/var/lib/annex": f"{tmp_path}/var",
@@ -56,6 +80,10 @@ def test_a_page_does_what_it_says(tmp_path: Path, page: Path) -> None:
                 path.chmod(0o600)
             else:
                 shell.run(step)
+    if page.name == RUN_WITH_ARRAY:
+        moved = disk.read_bytes()
+        assert moved[:VOLUME_BYTES] == (tmp_path / VOLUME).read_bytes()
+        assert not any(moved[VOLUME_BYTES:])
 
 
 def test_every_command_is_run_or_there_is_a_reason() -> None:
