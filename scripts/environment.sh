@@ -10,13 +10,16 @@ ANNEX_DEBIAN_PACKAGES="
     libiscsi-bin qemu-utils qemu-block-extra tgt
     iproute2 util-linux mount procps
     groff-base
+    make systemd systemd-container debootstrap
 "
 # Why each line is there:       pip and a venv need the first;
 #                               the second compiles the data path, and cython-iscsi and cython-sgio, which are
 #                               published as source only;
 #                               the third is the peers of the tests, two initiators and an array;
 #                               the fourth has ip, losetup, flock, ps: what the tests and the demo use of a machine;
-#                               the fifth reads the man pages for mistakes.
+#                               the fifth reads the man pages for mistakes;
+#                               the last installs annex in a machine that systemd has booted: a container of
+#                               systemd-nspawn over a root made by debootstrap.
 
 ANNEX_PYTHON=/usr/bin/python3   # Debian's own: whatever else is first in PATH may be any version
 

@@ -98,8 +98,9 @@ make_venv() {
     # cython-iscsi brings its own tests as the top-level package "tests".
     rm -rf "$1"/lib/python3.*/site-packages/tests
     find "$1/bin" -mindepth 1 ! -name 'python*' -delete
-    # It is moved to its place, and works there; only this line would still say where it was made.
+    # It is moved to its place, and works there; only these would still say where it was made.
     sed -i '/^command = /d' "$1/pyvenv.cfg"
+    rm -f "$1"/lib/python3.*/site-packages/*.dist-info/direct_url.json
 }
 
 make_tree() {
@@ -185,7 +186,7 @@ uninstall_all() {
     fi
     grep -v '/$' "$manifest" | while read -r file; do rm -f "$DESTDIR$file"; done
     folders=$(grep '/$' "$manifest" | sort -ru || true)
-    rm -rf "${DESTDIR:?}$tree" "$DESTDIR$tree.old" "$DESTDIR$tree.new"
+    rm -rf "$DESTDIR$tree" "$DESTDIR$tree.old" "$DESTDIR$tree.new"
     for made in $folders; do
         rmdir --ignore-fail-on-non-empty "$DESTDIR$made" 2>/dev/null || true
     done

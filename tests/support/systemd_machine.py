@@ -15,6 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -61,10 +62,12 @@ class SystemdMachine:
 
     Args:
         folder: its log `console.log` lies there.
+        devices: block devices that it has.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, devices: Sequence[Path] = ()) -> None:
         self._folder = folder
+        self._devices = devices
         self._name = f"annex-test-{os.getpid()}"
         self._process: subprocess.Popen[bytes] | None = None
         self._leader = 0
@@ -74,6 +77,7 @@ class SystemdMachine:
         address = self._folder / "notify"
         command = ["systemd-nspawn", f"--directory={root}", f"--machine={self._name}", "--volatile=overlay", "--boot"]
         command += ["--register=no", "--console=pipe", "--notify-ready=yes", f"--bind-ro={ROOT}"]
+        command += [f"--bind={device}" for device in self._devices]
         if not Path("/run/systemd/system").exists():
             command = ["sh", "-c", _IN_OWN_CONTROL_GROUP, "sh", self._name, *command, "--keep-unit"]
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, self.log.open("wb") as log:
