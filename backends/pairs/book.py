@@ -143,9 +143,7 @@ class PairBook:
             pair.flushes.flush_both(lambda _error: flushed())
 
         def flushed() -> None:
-            pair.closer.close(list(pair.log.open))
-            # Twice idle: the closer flushes before it closes.
-            pair.flushes.flush_both(lambda _error: pair.log.when_idle(stored))
+            pair.closer.finish(lambda: pair.log.when_idle(stored))
 
         def stored() -> None:
             pair.close()

@@ -10,6 +10,7 @@ is left open, or closed as wholly dirty.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from backends.pairs.mirror import Mirror
 from backends.pairs.mirror_flush import Flushes
@@ -25,9 +26,13 @@ class ExtentCloser:
         self._most_open = most_open
         self._stamps: deque[int] = deque(maxlen=idle_s)  # of the last seconds
         self._busy = False
+        self._finished = False
+        self._when_free: Callable[[], None] | None = None
 
     def tick(self) -> None:
         """Close what is idle; to be called every second."""
+        if self._finished:
+            return
         log = self._mirror.log
         idle = -1
         if len(self._stamps) == self._stamps.maxlen:
@@ -48,13 +53,25 @@ class ExtentCloser:
 
     def close(self, victims: list[int], *, under_pressure: bool = False) -> None:
         """Close extents, those of them that can be."""
-        mirror = self._mirror
+        if not self._busy:
+            self._close(victims, _nothing, under_pressure=under_pressure)
+
+    def finish(self, done: Callable[[], None]) -> None:
+        """Close all that can be closed, for the last time; call back when the log knows which these are."""
+        self._finished = True
         if self._busy:
-            return
+            self._when_free = lambda: self.finish(done)
+        else:
+            self._close(list(self._mirror.log.open), done)
+
+    def _close(self, victims: list[int], done: Callable[[], None], *, under_pressure: bool = False) -> None:
+        mirror = self._mirror
         if not mirror.mirrored:
             self._close_unmirrored(victims, under_pressure=under_pressure)
+            done()
             return
         if mirror.lapsed:
+            done()
             return
         self._busy = True
         began = mirror.log.stamp
@@ -66,6 +83,9 @@ class ExtentCloser:
                     at for at in victims if mirror.log.open.get(at, began + 1) <= began and not self._in_use(at)
                 ]
                 mirror.log.close_extents(closable)
+            done()
+            when_free, self._when_free = self._when_free or _nothing, None
+            when_free()
 
         self._flushes.flush_both(flushed)
 
@@ -89,3 +109,7 @@ class ExtentCloser:
         first = extent << mirror.dirty.extent_shift
         blocks = min(1 << mirror.dirty.extent_shift, mirror.dirty.blocks - first)
         return mirror.order.busy(first, blocks)
+
+
+def _nothing() -> None:
+    """Nobody waits for it."""

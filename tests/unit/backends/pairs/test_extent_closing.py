@@ -117,3 +117,37 @@ def test_clean_stop_leaves_no_extent_open() -> None:
     assert closed == [1]
     formed.world.fences.lapsed.add("array")
     assert formed.dirty_after_restart() == set()
+
+
+def stop(formed: Formed) -> None:
+    """Stop the pairs; of the flushes of the external leg, the latest ends first."""
+    external = formed.legs[1]
+    external.hold = True
+    closed: list[int] = []
+    formed.world.book.close(lambda: closed.append(1))
+    formed.world.scheduler.run_until_idle()
+    while not closed:
+        external.release(len(external.held) - 1)
+        formed.world.scheduler.run_until_idle()
+    assert external.held == []  # else its end would write to a file that is closed
+    assert formed.pair.log.open == {}
+
+
+def test_a_stop_closes_every_extent_whatever_flush_ends_first() -> None:
+    formed = Formed()
+    formed.write(1)
+    stop(formed)
+    assert formed.dirty_after_restart() == set()
+
+
+def test_a_stop_closes_every_extent_also_while_others_are_being_closed() -> None:
+    formed = Formed()
+    formed.write(1)
+    formed.world.scheduler.advance(4)
+    formed.legs[1].hold = True
+    formed.world.scheduler.advance(3)  # the flush that comes before extent 1 is closed is under way
+    assert [operation.name for operation in formed.legs[1].held] == ["flush"]
+    formed.legs[1].hold = False
+    formed.write(2)
+    stop(formed)
+    assert formed.dirty_after_restart() == set()
