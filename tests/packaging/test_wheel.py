@@ -88,7 +88,7 @@ def test_installed_wheel_adds_no_importable_name(prefix: Path) -> None:
         assert found.returncode == 1, package
 
 
-@pytest.mark.parametrize("program", ["annexd", "annexhost"])
+@pytest.mark.parametrize("program", ["annexcli", "annexd", "annexhost"])
 def test_installed_program_says_its_version_and_its_usage(prefix: Path, tmp_path: Path, program: str) -> None:
     # From another directory, with a trap in it: nothing of where it is started may be imported.
     (tmp_path / "config.py").write_text("raise SystemExit('imported from the current directory')")
@@ -100,7 +100,7 @@ def test_installed_program_says_its_version_and_its_usage(prefix: Path, tmp_path
     assert usage.stdout.startswith(f"usage: {program}")
 
 
-@pytest.mark.parametrize("program", ["annexd", "annexhost"])
+@pytest.mark.parametrize("program", ["annexcli", "annexd", "annexhost"])
 def test_program_starts_from_the_checkout(tmp_path: Path, program: str) -> None:
     launcher = ROOT / "bin" / program
     version = subprocess.run([launcher, "--version"], cwd=tmp_path, capture_output=True, text=True, timeout=30)

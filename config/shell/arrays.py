@@ -1,0 +1,60 @@
+"""/arrays: the external arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from config.shell import chap
+from config.shell.errors import Usage
+from config.shell.node import Collection, Entry, Summary, summary
+from config.shell.words import check_iscsi_name, check_name, truth
+
+
+class ArrayNode(Entry):
+    """An external array."""
+
+    kind = "/arrays/NAME"
+
+    def summary(self) -> Summary:
+        units = self.row.get("luns") or []
+        return summary(self.row, (self.row["portal"], self.row["target"], f"{len(units)} LUs" if units else ""))
+
+    def ui_command_set(self, *group: str, **keys: str) -> None:
+        chap.without_group(group)
+        self.change(_fields(self.keys_of_set(keys)))
+
+
+class ArraysNode(Collection):
+    """The external arrays."""
+
+    kind = "/arrays"
+    noun = "array"
+    entry = ArrayNode
+
+    def ui_command_create(self, name: str, portal: str, target: str, **keys: str) -> None:
+        body = {"name": check_name("name", name), "portal": portal, "target": check_iscsi_name("target", target)}
+        self.say_done(self.shell.api.post(self.url, body | _fields(keys)), f"created /arrays/{name}")
+
+    def ui_command_delete(self, name: str, yes: str = "false") -> None:
+        self.remove(name, yes, "Log out of array {}?")
+
+
+def _fields(given: dict[str, str]) -> dict[str, Any]:
+    fields = chap.directions(given)
+    for key, value in given.items():
+        if key in {"header_digest", "data_digest"}:
+            fields[key] = truth(key, value)
+        elif key == "command_timeout_s":
+            fields[key] = _seconds(value)
+        elif key in {"portal", "target"}:
+            fields[key] = value
+        elif key not in chap.KEYS:
+            raise Usage(key[:80], "is not something that an array has")
+    return fields
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise Usage("command_timeout_s", f"{text[:80]!r} is not a number of seconds") from None

@@ -1,0 +1,194 @@
+"""The texts of the nodes that are no targets: devices, arrays, virtual devices, pairs, and what goes on."""
+
+from __future__ import annotations
+
+from config.shell.text import CHAP, YES, CommandText, NodeText
+
+_ARRAY = {
+    "portal": "host or host:port at which it answers",
+    "target": "its iSCSI name",
+    "header_digest": "true: CRC32C over headers",
+    "data_digest": "true: CRC32C over data",
+    "command_timeout_s": "seconds, 1 to 14, until a command has failed",
+}
+
+ENTRIES = {
+    "/devices": NodeText(
+        "Local block devices, and files that stand in for one.",
+        {
+            "create": CommandText(
+                "NAME PATH",
+                "Take a block device or a file into use.",
+                {"name": "what to call it", "path": "absolute; rather below /dev/disk/by-id than /dev/sdX"},
+                ("create disk0 /dev/sdb",),
+            ),
+            "delete": CommandText(
+                "NAME", "Give a device back. What is on it stays.", {"name": "its name"} | YES, ("delete disk0",)
+            ),
+        },
+    ),
+    "/devices/NAME": NodeText("A local block device."),
+    "/arrays": NodeText(
+        "External arrays: iSCSI targets that annexd logs in to.",
+        {
+            "create": CommandText(
+                "NAME PORTAL TARGET [KEY=VALUE…]",
+                "Log in to an external array.",
+                {"name": "what to call it"} | _ARRAY | CHAP,
+                (
+                    "create old 192.0.2.10 iqn.2001-05.com.example:array",
+                    "create old 192.0.2.10:3260 iqn.2001-05.com.example:array userid=annex password_file=chap.txt",
+                ),
+            ),
+            "delete": CommandText(
+                "NAME", "Log out of an array that nothing uses.", {"name": "its name"} | YES, ("delete old",)
+            ),
+        },
+    ),
+    "/arrays/NAME": NodeText(
+        "An external array, with the LUs that it shows.",
+        {
+            "set": CommandText(
+                "[auth] KEY=VALUE…", "Change how annexd logs in.", _ARRAY | CHAP, ("set command_timeout_s=8",)
+            )
+        },
+    ),
+    "/vdevs": NodeText(
+        "Virtual devices: ordered lists of regions of devices and of LUs of arrays. A LUN shows one of them.",
+        {
+            "create": CommandText(
+                "NAME REGION…",
+                "Make a virtual device of regions, each DEVICE or ARRAY/LUN, with ,offset=SIZE and ,size=SIZE.",
+                {"name": "what to call it"},
+                (
+                    "create data disk0",
+                    "create data disk0,size=10G disk1,offset=1G,size=512MiB",
+                    "create migrated old/3",
+                ),
+            ),
+            "delete": CommandText(
+                "NAME",
+                "Take a virtual device apart. What is stored stays.",
+                {"name": "its name"} | YES,
+                ("delete data",),
+            ),
+        },
+    ),
+    "/vdevs/NAME": NodeText("A virtual device."),
+    "/pairs": NodeText(
+        "Pairs of virtual devices: what is written to the primary is on the secondary as well.",
+        {
+            "create": CommandText(
+                "PRIMARY SECONDARY [fence_level=LEVEL] [copy=BOOL] [pace=SIZE] [wait=true]",
+                "Form a pair, and copy the primary to the secondary.",
+                {
+                    "primary": "a virtual device",
+                    "secondary": "another of the same size, which hosts do not write to",
+                    "fence_level": "data, status or never: when a write fails because the secondary does",
+                    "copy": "false: they are equal already",
+                    "pace": "at most this much a second, in whole MiB",
+                    "wait": "true: show the progress, and return when they are equal",
+                },
+                ("create data data-copy", "create data data-copy fence_level=never pace=50MiB --wait"),
+                {"fence_level": ("data", "status", "never")},
+            ),
+            "delete": CommandText(
+                "NUMBER", "Dissolve a pair. Both sides keep their data.", {"number": "its number"} | YES, ("delete 1",)
+            ),
+        },
+    ),
+    "/pairs/NUMBER": NodeText(
+        "A pair.",
+        {
+            "split": CommandText("", "Stop the mirroring, and track what is written.", {}, ("split",)),
+            "resync": CommandText(
+                "[wait=true]",
+                "Copy what was written since the split.",
+                {"wait": "true: return when it is done"},
+                ("resync --wait",),
+            ),
+            "takeover": CommandText(
+                "[yes=true]", "Make the secondary writable, because the primary is lost.", YES, ("takeover",)
+            ),
+            "verify": CommandText(
+                "[wait=true]",
+                "Compare both sides block by block.",
+                {"wait": "true: return when it is done"},
+                ("verify --wait",),
+            ),
+            "swap": CommandText(
+                "[yes=true]", "Make the secondary the primary, and the other way round.", YES, ("swap",)
+            ),
+        },
+    ),
+    "/acquisitions": NodeText(
+        "Reads in two commands that hosts have begun: acquire, then transfer.",
+        {
+            "delete": CommandText(
+                "ID", "End an acquisition, and let its data go.", {"identifier": "as ls shows it"} | YES, ("delete 7",)
+            )
+        },
+    ),
+    "/acquisitions/ID": NodeText("An acquisition."),
+    "/sessions": NodeText(
+        "Hosts that are logged in.",
+        {
+            "delete": CommandText(
+                "TSIH", "End a session; a host that may, comes back.", {"tsih": "as ls shows it"} | YES, ("delete 1",)
+            )
+        },
+    ),
+    "/sessions/TSIH": NodeText("A session of a host: its address, its keys, and what it does."),
+    "/jobs": NodeText(
+        "Work that takes long: copies, comparisons, restores.",
+        {
+            "delete": CommandText(
+                "ID",
+                "Cancel a job, or forget one that has ended.",
+                {"identifier": "as ls shows it"} | YES,
+                ("delete 3",),
+            )
+        },
+    ),
+    "/jobs/ID": NodeText(
+        "A job.", {"wait": CommandText("", "Show its progress, and return when it has ended.", {}, ("wait",))}
+    ),
+    "/discovery": NodeText(
+        "CHAP for discovery sessions.",
+        {
+            "set": CommandText(
+                "[auth] KEY=VALUE…",
+                "Ask for CHAP, or with userid= for none.",
+                CHAP,
+                ("set userid=scout credential=discovery",),
+            )
+        },
+    ),
+    "/control": NodeText(
+        "Where admins reach annexd.",
+        {
+            "set": CommandText(
+                "KEY=VALUE…",
+                "Change it; this shell may have to be started again.",
+                {
+                    "socket": "Unix socket for everything",
+                    "read_only_socket": "Unix socket for questions only; empty for none",
+                    "admin_groups": "groups that may change everything, with commas",
+                    "reader_groups": "groups that may ask",
+                },
+                ("set admin_groups=storage",),
+            )
+        },
+    ),
+    "/metrics": NodeText(
+        "Where Prometheus finds /metrics.",
+        {
+            "set": CommandText(
+                "listen=HOST:PORT",
+                "Listen there; empty for nowhere.",
+                {"listen": "host:port"},
+                ("set listen=127.0.0.1:9464",),
+            )
+        },
+    ),
+}

@@ -1,0 +1,60 @@
+"""The addresses at which a target answers."""
+
+from __future__ import annotations
+
+from config.shell.errors import Usage
+from config.shell.node import Collection, Entry, Row, Summary, summary
+from config.shell.words import number, truth
+
+DEFAULT_PORT = 3260
+
+
+class PortalNode(Entry):
+    """A portal."""
+
+    kind = "/iscsi/TARGET/tpg1/portals/PORTAL"
+
+    def summary(self) -> Summary:
+        return summary(self.row, ("draining" if self.row.get("draining") else "",))
+
+    def ui_command_drain(self, on: str = "true") -> None:
+        drain = truth("drain", on)
+        answer = self.shell.api.post(f"{self.url}/drain", {"drain": drain})
+        self.say_done(answer, f"{self.name} " + ("admits no new sessions" if drain else "admits sessions"))
+
+
+class PortalsNode(Collection):
+    """The portals of a target."""
+
+    kind = "/iscsi/TARGET/tpg1/portals"
+    noun = "portal"
+    key = "portal"
+    entry = PortalNode
+
+    def rows(self) -> list[Row]:
+        return [row if isinstance(row, dict) else {"portal": row} for row in self.fetch()]
+
+    def ui_command_create(self, host: str, port: str = "") -> None:
+        portal = joined(host, port)
+        self.say_done(self.shell.api.post(self.url, {"portal": portal}), f"created {self.path}/{portal}")
+
+    def ui_command_delete(self, host: str, port: str = "", yes: str = "false") -> None:
+        portal = joined(host, port)
+        wanted = portal if portal in self.names() else host
+        self.remove(wanted, yes, "Answer at {} no more?")
+
+
+def joined(host: str, port: str) -> str:
+    """Give host:port of an address and a port, or of an address that has its port.
+
+    Raises:
+        Usage: they are no such thing.
+    """
+    bare = host.count(":") > 1 and not host.startswith("[")
+    address = f"[{host}]" if bare else host
+    has_port = address.rpartition("]")[2].count(":") == 1
+    if has_port and port:
+        raise Usage("port", "is given twice")
+    if not address or "/" in address:
+        raise Usage("portal", f"{host[:80]!r} is not host:port or [address]:port")
+    return address if has_port else f"{address}:{number('port', port) if port else DEFAULT_PORT}"

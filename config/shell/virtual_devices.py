@@ -1,0 +1,85 @@
+"""/vdevs: the virtual devices, made of regions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from config.shell.errors import Usage
+from config.shell.node import Collection, Entry, Summary, summary
+from config.shell.sizes import parse_size, size_words
+from config.shell.words import check_name, number
+
+
+class VirtualDeviceNode(Entry):
+    """A virtual device."""
+
+    kind = "/vdevs/NAME"
+
+    def summary(self) -> Summary:
+        size = self.row.get("size_bytes")
+        regions = " + ".join(_region_words(region) for region in self.row.get("regions") or [])
+        return summary(self.row, (regions, size_words(size) if size else ""))
+
+
+class VirtualDevicesNode(Collection):
+    """The virtual devices."""
+
+    kind = "/vdevs"
+    noun = "virtual device"
+    entry = VirtualDeviceNode
+
+    def values(self, command: str, parameter: str, given: dict[str, str]) -> Sequence[str]:
+        if command == "create" and parameter in {"*", "regions"}:
+            units = [
+                (array["name"], unit["lun"]) for array in self.fetch("/v1/arrays") for unit in array.get("luns") or []
+            ]
+            return [device["name"] for device in self.fetch("/v1/devices")] + [f"{name}/{lun}" for name, lun in units]
+        return super().values(command, parameter, given)
+
+    def ui_command_create(self, name: str, *regions: str) -> None:
+        if not regions:
+            raise Usage(f"{self.path} create", "needs at least one region", "create NAME DEVICE|ARRAY/LUN…")
+        body = {"name": check_name("name", name), "regions": [self._region(text) for text in regions]}
+        self.say_done(self.shell.api.post(self.url, body), f"created /vdevs/{name}")
+
+    def ui_command_delete(self, name: str, yes: str = "false") -> None:
+        self.remove(name, yes, "Take virtual device {} apart?")
+
+    def _region(self, text: str) -> dict[str, Any]:
+        """Give the region that "DEVICE,offset=SIZE,size=SIZE" or "ARRAY/LUN,…" stands for."""
+        store, *options = text.split(",")
+        store = store.removeprefix("/devices/").removeprefix("/arrays/")
+        array, slash, lun = store.partition("/")
+        region: dict[str, Any] = {"array": array, "lun": number("LUN", lun)} if slash else {"device": store}
+        for option in options:
+            key, equals, value = option.partition("=")
+            field = {"offset": "first_lba", "size": "blocks"}.get(key)
+            if not equals or field is None:
+                raise Usage(f"region {store}", f"{option[:80]!r} is neither offset=SIZE nor size=SIZE")
+            region[field] = self._blocks(store, key, parse_size(key, value), region)
+        return region
+
+    def _blocks(self, store: str, key: str, size_bytes: int, region: dict[str, Any]) -> int:
+        if "array" in region:
+            array = _named(self.fetch("/v1/arrays"), region["array"]) or {}
+            row = next((unit for unit in array.get("luns") or [] if unit["lun"] == region["lun"]), None)
+        else:
+            row = _named(self.fetch("/v1/devices"), region["device"])
+        block_bytes = (row or {}).get("block_bytes")
+        if not block_bytes:
+            raise Usage(f"region {store}", "is not there, so the size of its blocks is not known")
+        blocks, rest = divmod(size_bytes, block_bytes)
+        if rest:
+            raise Usage(f"region {store}", f"{key} is not a whole number of blocks of {block_bytes} bytes")
+        return int(blocks)
+
+
+def _named(rows: list[dict[str, Any]], name: str) -> dict[str, Any] | None:
+    return next((row for row in rows if row["name"] == name), None)
+
+
+def _region_words(region: dict[str, Any]) -> str:
+    if region.get("device"):
+        return str(region["device"])
+    return f"{region.get('array')}/{region.get('lun')}"
