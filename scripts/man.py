@@ -24,6 +24,8 @@ sys.path.insert(0, str(ROOT))
 
 from config import __version__, descriptions, model  # noqa: E402
 from config.host import main as host_main  # noqa: E402
+from config.shell import main as shell_main  # noqa: E402
+from config.shell import texts  # noqa: E402
 from daemon import main as daemon_main  # noqa: E402
 
 SECTIONS = ROOT / "docs" / "man"
@@ -52,6 +54,7 @@ def _no_parser() -> argparse.ArgumentParser:
 
 PAGES = (
     Page("annexd", 8, "iSCSI target in front of local disks and of external arrays", daemon_main.parser),
+    Page("annexcli", 8, "see and change a running annexd", shell_main.parser),
     Page("annexhost", 8, "pair logical units, and read external data, by SCSI commands", host_main.parser),
     Page("annex.conf", 5, "configuration file of annexd", _no_parser),
 )
@@ -82,6 +85,9 @@ def page(wanted: Page) -> str:
             "include": str(SECTIONS / f"{wanted.file}.man"),
         },
     )
+    if wanted.name == "annexcli":
+        made.add_section("tree", ">", "\n".join(_tree_in_roff()))
+        made.add_section("commands", ">", "\n".join(_commands_in_roff()))
     if wanted.name == "annex.conf":
         made.add_section("keys", ">", "\n".join(_keys_in_roff()))
         made.add_section("examples", ">", "\n".join([".nf", _roff_verbatim(_example()), ".fi"]))
@@ -139,6 +145,37 @@ def _keys_in_roff() -> Iterator[str]:
             yield ".TP"
             yield f"\\fB{_roff(key)}\\fR" + (f" ({_roff(default)})" if default else "")
             yield _roff(meaning)
+
+
+def _tree_in_roff() -> Iterator[str]:
+    for line in texts.INTRODUCTION:
+        yield from [".RS", _roff(line.strip()), ".RE"] if line.startswith(" ") else [_roff(line)]
+    for path, node in texts.NODES.items():
+        yield ".TP"
+        yield f"\\fB{_roff(path)}\\fR"
+        yield _roff(node.summary)
+
+
+def _commands_in_roff() -> Iterator[str]:
+    heading = None
+    for path, name, text in texts.topics():
+        if path != heading:
+            yield f".SS {_roff(path or 'at every node')}"
+            heading = path
+        yield ".TP"
+        yield f"\\fB{_roff(name)}\\fR {_roff(text.syntax)}".rstrip()
+        yield _roff(text.summary)
+        yield ".RS"
+        for key, meaning in text.parameters.items():
+            yield ".TP"
+            yield f"\\fB{_roff(key)}\\fR"
+            yield _roff(meaning) or "\\&"
+        if text.examples:
+            yield ".PP"
+            yield ".nf"
+            yield from map(_roff_verbatim, text.examples)
+            yield ".fi"
+        yield ".RE"
 
 
 def _example() -> str:

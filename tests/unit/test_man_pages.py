@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from config import descriptions, model
+from config.shell import texts
 from scripts import man
 
 PAGES = pytest.mark.parametrize("page", man.PAGES, ids=[page.file for page in man.PAGES])
@@ -24,6 +25,10 @@ def as_read(text: str) -> str:
     environment = os.environ | {"GROFF_NO_SGR": "1"}
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=True, env=environment, timeout=30)
     return " ".join(done.stdout.split())
+
+
+def as_words(text: str) -> str:
+    return " ".join(text.split())
 
 
 @PAGES
@@ -67,7 +72,17 @@ def test_a_page_does_not_depend_on_the_terminal(page: man.Page, monkeypatch: pyt
 
 def test_a_page_that_is_named_is_made() -> None:
     named = {match for page in man.PAGES for match in re.findall(r"^\.BR (\S+) \((\d)\)", man.page(page), re.MULTILINE)}
-    assert named <= {(page.name, str(page.section)) for page in man.PAGES} | {("annexcli", "8")}
+    assert named == {(page.name, str(page.section)) for page in man.PAGES}
+
+
+def test_the_page_of_the_shell_holds_every_node_command_and_parameter() -> None:
+    shown = as_read(man.page(next(page for page in man.PAGES if page.name == "annexcli")))
+    for path, node in texts.NODES.items():
+        assert f"{path} {as_words(node.summary)}" in shown
+    for _, name, text in texts.topics():
+        assert as_words(f"{name} {text.syntax} {text.summary}") in shown
+        assert all(as_words(f"{key} {meaning}") in shown for key, meaning in text.parameters.items()), name
+        assert all(as_words(example) in shown for example in text.examples), name
 
 
 def test_every_key_of_the_configuration_is_described_and_nothing_else() -> None:
