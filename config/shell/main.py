@@ -22,6 +22,7 @@ from config.shell.terminal import Terminal
 
 INTERRUPTED = 130
 DEFAULT_PORT = 3261
+OFFER = "--offer"  # what bash's completion asks; it is for programs, and not in the help
 
 EPILOG = """\
 Without PATH and COMMAND it is a shell; with commands on standard input it runs them until one fails. `annexcli help`
@@ -67,6 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the command line without the program's name; that of the process by default.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == [OFFER]:
+        _offer(arguments[1:])
+        return 0
     terminal = Terminal(as_json="--json" in arguments)
     try:
         options = _options(arguments)
@@ -107,6 +111,20 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> None:
         shell.run_interactive()
     else:
         shell.run_script(sys.stdin)
+
+
+def _offer(typed: list[str]) -> None:
+    """Print what the last word of a half-typed command line can become, one a line; nothing when that is not known."""
+    from config.shell.offers import offers  # noqa: PLC0415 - as in _run
+    from config.shell.shell import Shell  # noqa: PLC0415
+
+    *before, partial = typed or [""]
+    if {"-h", "--help", "--version"}.isdisjoint(before):
+        with suppress(ConfigError):
+            options = parser().parse_args(before)
+            shell = Shell(Client(_address(options)), Terminal(as_json=False))
+            for offer in offers(shell, options.words, partial):
+                print(offer)
 
 
 def _address(options: argparse.Namespace) -> Address:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from scripts import completion, man
+from tests.support.annexd import ROOT
+from tests.support.fake_api import FakeApi
 
 PROGRAMS = pytest.mark.parametrize("program", list(completion.PARSERS))
 
@@ -80,6 +84,57 @@ def test_files_are_offered_where_one_is_wanted(folder: Path, line: str, found: s
     (folder / "annex.json").touch()
     (folder / "annex.d").mkdir()
     assert offered(folder, line) - set(completion.PARSERS) == found
+
+
+# --- annexcli, which is asked itself ---
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[FakeApi]:
+    with FakeApi(tmp_path) as api:
+        api.state["devices"] = [{"name": "disk0"}, {"name": "disk1"}]
+        api.state["vdevs"] = [{"name": "data"}]
+        api.state["targets"] = [{"name": "iqn.2026-11.org.example:annex"}]
+        yield api
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("/de", {"/devices/"}),
+        ("/devices/", {"/devices/disk0", "/devices/disk1"}),
+        ("/devices cr", {"create"}),
+        ("/devices delete ", {"disk0", "disk1", "yes=", "--yes"}),
+        ("/devices st", {"status"}),
+        ("sta", {"status"}),
+        ("/pairs create data fence_level=", {"data", "status", "never"}),
+        ("/pairs create data x --w", {"--wait"}),
+        ("/iscsi/i", {"/iscsi/iqn.2026-11.org.example:annex/"}),
+        ("/iscsi/iqn.2026-11.org.example:an", {"annex/"}),
+        ("/iscsi/iqn.2026-11.org.example:annex/tpg1/l", {"annex/tpg1/luns/"}),
+        ("/iscsi/iqn.2026-11.org.example:annex/tpg1/luns create /v", {"/vdevs/data"}),
+        ("/nowhere ", set()),
+    ],
+)
+def test_annexcli_offers_what_there_is(
+    folder: Path, api: FakeApi, monkeypatch: pytest.MonkeyPatch, line: str, words: set[str]
+) -> None:
+    monkeypatch.setenv("PATH", f"{ROOT / 'bin'}:{os.environ['PATH']}")
+    assert offered(folder, f"annexcli --socket {api.path} {line}") == words
+    assert api.requests == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [("", {"/devices/", "status"}), ("/p", {"/pairs/"}), ("--j", {"--json"}), ("--token-file ann", {"annexd"})],
+)
+def test_without_a_daemon_annexcli_offers_what_is_always_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, line: str, words: set[str]
+) -> None:
+    monkeypatch.setenv("PATH", f"{ROOT / 'bin'}:{os.environ['PATH']}")
+    assert words <= offered(folder, f"annexcli --socket {folder / 'nobody'} {line}")
 
 
 @PROGRAMS
