@@ -70,8 +70,8 @@ class RootNode(Node):
     def ui_command_saveconfig(self, file: str = "") -> None:
         self._saved("true").save(Path(file) if file else None)
 
-    def ui_command_restoreconfig(self, *files: str, file: str = "", backup: str = "", yes: str = "false") -> None:
-        names = [file] * bool(file) + list(files)
+    def ui_command_restoreconfig(self, file: str = "", *parts: str, backup: str = "", yes: str = "false") -> None:
+        names = [file] * bool(file) + list(parts)
         saved = self._saved(yes)
         if backup:
             changes = saved.restore_backup(number("backup", backup), names, confirmed=self._confirmed(yes))
