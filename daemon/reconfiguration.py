@@ -292,6 +292,7 @@ async def _save(file: Path, config: model.Config) -> None:
     try:
         await asyncio.to_thread(store.save, file, config)
     except ConfigError as error:
+        _log.error("not changed, the old configuration stays in force: %s", error)  # the asker may be gone by now
         raise NotSavedError(error.place, error.problem, error.remedy) from None
 
 
