@@ -63,6 +63,7 @@ def test_a_page_does_what_it_says(tmp_path: Path, page: Path, request: pytest.Fi
         "/srv": f"{tmp_path}/srv",
         "/var/lib/annex": f"{tmp_path}/var",
         "/run/annex": str(tmp_path),
+        "$ annexcli ": f"$ annexcli --socket {tmp_path}/control.sock ",
     }
     (tmp_path / "srv").mkdir()
     (tmp_path / "bin").symlink_to(ROOT / "bin")
