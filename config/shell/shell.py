@@ -110,7 +110,7 @@ class Shell(ConfigShell):  # type: ignore[misc] # configshell-fb has no types
 
     def run_interactive(self) -> None:
         """Read lines from the terminal until `exit` or the end."""
-        self._load_history()
+        self._read_history()
         readline.parse_and_bind("tab: complete")
         readline.set_completer(self._complete)
         while not self._exit:
@@ -125,7 +125,7 @@ class Shell(ConfigShell):  # type: ignore[misc] # configshell-fb has no types
                 self.terminal.say("")
             except ConfigError as error:
                 self.terminal.error(error)
-        self._save_history()
+        self._write_history()
 
     def _complete(self, text: str, state: int) -> str | None:
         if state == 0:
@@ -156,12 +156,12 @@ class Shell(ConfigShell):  # type: ignore[misc] # configshell-fb has no types
         base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
         return Path(base).expanduser() / "annex" / "annexcli-history"
 
-    def _load_history(self) -> None:
+    def _read_history(self) -> None:
         readline.set_auto_history(True)
         with suppress(OSError, RuntimeError):
             readline.read_history_file(self._history_file())
 
-    def _save_history(self) -> None:
+    def _write_history(self) -> None:
         with suppress(OSError, RuntimeError):
             file = self._history_file()
             file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -122,8 +122,13 @@ def test_an_answer_that_takes_long_is_waited_for_as_long_as_the_daemon_lives(
 
 
 @pytest.mark.parametrize(
-    "said", [b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes", b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 200]
-)  # fmt: skip
+    "said",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes",
+        b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 200,
+    ],
+)
 def test_what_is_no_annexd_is_found_out(tmp_path: Path, said: bytes) -> None:
     def serve(connection: socket.socket, _: int) -> None:
         connection.recv(4096)

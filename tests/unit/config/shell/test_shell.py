@@ -17,6 +17,8 @@ from tests.support.fake_api import FakeApi
 
 IQN = "iqn.2026-11.org.example:t1"
 HOST = "iqn.1993-08.org.debian:01:host"
+QUOTED = IQN.replace(":", "%3A")
+QUOTED_HOST = HOST.replace(":", "%3A")
 TPG = f"/iscsi/{IQN}/tpg1"
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -84,19 +86,19 @@ def test_a_disk_is_exported_with_four_commands_as_with_targetcli(api: FakeApi, c
         ),
         ("/pairs/1 split", ("POST", "/v1/pairs/1/split", {})),
         (f"{TPG}/luns create v0 lun5 max_iops=9 max_bandwidth=1M --read-only",
-         ("POST", f"/v1/targets/{IQN.replace(':', '%3A')}/luns",
+         ("POST", f"/v1/targets/{QUOTED}/luns",
           {"lun": 5, "virtual_device": "v0", "max_iops": 9, "max_bytes_per_s": 1048576, "read_only": True})),
         (f"{TPG}/acls/{HOST} set auth userid=u password=twelve-bytes-x addresses=192.0.2.0/24",
-         ("PATCH", f"/v1/targets/{IQN.replace(':', '%3A')}/acls/{HOST.replace(':', '%3A')}",
+         ("PATCH", f"/v1/targets/{QUOTED}/acls/{QUOTED_HOST}",
           {"chap": {"name": "u", "secret": "twelve-bytes-x"}, "addresses": ["192.0.2.0/24"]})),
         (f"{TPG}/acls/{HOST} set auth userid=",
-         ("PATCH", f"/v1/targets/{IQN.replace(':', '%3A')}/acls/{HOST.replace(':', '%3A')}",
+         ("PATCH", f"/v1/targets/{QUOTED}/acls/{QUOTED_HOST}",
           {"chap": None, "mutual_chap": None})),
         (f"{TPG}/portals create 192.0.2.1 3261",
-         ("POST", f"/v1/targets/{IQN.replace(':', '%3A')}/portals", {"portal": "192.0.2.1:3261"})),
-        (f"{TPG}/portals create ::1", ("POST", f"/v1/targets/{IQN.replace(':', '%3A')}/portals", {"portal": "[::1]:3260"})),
+         ("POST", f"/v1/targets/{QUOTED}/portals", {"portal": "192.0.2.1:3261"})),
+        (f"{TPG}/portals create ::1", ("POST", f"/v1/targets/{QUOTED}/portals", {"portal": "[::1]:3260"})),
         (f"{TPG} set anyone=127.0.0.0/8,::1/128 --array-control",
-         ("PUT", f"/v1/targets/{IQN.replace(':', '%3A')}/anyone",
+         ("PUT", f"/v1/targets/{QUOTED}/anyone",
           {"addresses": ["127.0.0.0/8", "::1/128"], "array_control": True, "read_only": False})),
         ("/sessions delete 1", ("DELETE", "/v1/sessions/1", None)),
     ],
@@ -120,7 +122,7 @@ def test_a_command_is_a_request(api: FakeApi, cli: Cli, line: str, request_: tup
 def test_a_virtual_device_made_for_a_lun_goes_when_the_lun_is_refused(api: FakeApi, cli: Cli) -> None:
     with_target(api)
     error = {"place": "luns", "problem": "is no good", "remedy": ""}
-    api.refusals["POST", f"/v1/targets/{IQN.replace(':', '%3A')}/luns"] = (409, error)
+    api.refusals["POST", f"/v1/targets/{QUOTED}/luns"] = (409, error)
     assert cli(f"{TPG}/luns", "create", "/devices/disk0")[0] == 1
     assert api.state["vdevs"] == []
 

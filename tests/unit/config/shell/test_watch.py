@@ -34,7 +34,7 @@ def counters(reads: int, **others: float) -> dict[str, Any]:
 
 def test_rates_are_differences_by_time() -> None:
     (row,) = rates({"a": counters(100)}, {"a": counters(300, busy_s=0.4, queue=7)}, 2.0).values()
-    assert row == (100.0, 0.0, pytest.approx(0.4096), 0.0, pytest.approx(2.0), 7)
+    assert list(row) == [100.0, 0.0, pytest.approx(0.4096), 0.0, pytest.approx(2.0), 7]
 
 
 def test_counters_that_began_anew_count_from_zero() -> None:
