@@ -93,9 +93,10 @@ class LunCollection(Collection):
         rows = self.fetch("/v1/vdevs")
         if group == "vdevs" or (not group and any(row["name"] == name for row in rows)):
             return name, None
+        size = next((row.get("size_bytes") for row in self.fetch("/v1/devices") if row["name"] == name), None)
         for row in rows:
             regions = row.get("regions") or []
-            if len(regions) == 1 and regions[0].get("device") == name and not regions[0].get("first_lba"):
+            if len(regions) == 1 and regions[0].get("device") == name and row.get("size_bytes") == size:
                 return str(row["name"]), None
         body = {"name": name, "regions": [{"device": name}]}
         return name, self.shell.api.post("/v1/vdevs", body) or {}
