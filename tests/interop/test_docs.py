@@ -65,7 +65,8 @@ def test_a_page_does_what_it_says(tmp_path: Path, page: Path, request: pytest.Fi
         "/run/annex": str(tmp_path),
         "$ annexcli ": f"$ annexcli --socket {tmp_path}/control.sock ",
     }
-    (tmp_path / "srv").mkdir()
+    for folder in ("etc", "srv"):
+        (tmp_path / folder).mkdir()
     (tmp_path / "bin").symlink_to(ROOT / "bin")
     environment = os.environ | {
         "HOME": str(tmp_path),
