@@ -78,4 +78,4 @@ class JobsNode(Collection):
     entry = JobNode
 
     def ui_command_delete(self, identifier: str, yes: str = "false") -> None:
-        self.remove(identifier, yes, "Cancel or forget job {}?")
+        self.remove(identifier, yes, "Forget job {}?")

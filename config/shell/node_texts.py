@@ -79,7 +79,7 @@ ENTRIES = {
         "Pairs of virtual devices: what is written to the primary is on the secondary as well.",
         {
             "create": CommandText(
-                "PRIMARY SECONDARY [fence_level=LEVEL] [copy=BOOL] [pace=SIZE] [wait=true]",
+                "PRIMARY SECONDARY [fence_level=LEVEL] [copy=BOOL] [pace=SIZE] [label=TEXT] [wait=true]",
                 "Form a pair, and copy the primary to the secondary.",
                 {
                     "primary": "a virtual device",
@@ -87,6 +87,7 @@ ENTRIES = {
                     "fence_level": "data, status or never: when a write fails because the secondary does",
                     "copy": "false: they are equal already",
                     "pace": "at most this much a second, in whole MiB",
+                    "label": "a name for it, up to 32 bytes",
                     "wait": "true: show the progress, and return when they are equal",
                 },
                 ("create data data-copy", "create data data-copy fence_level=never pace=50MiB --wait"),
@@ -106,6 +107,12 @@ ENTRIES = {
                 "Copy what was written since the split.",
                 {"wait": "true: return when it is done"},
                 ("resync --wait",),
+            ),
+            "reverse": CommandText(
+                "[wait=true] [yes=true]",
+                "Copy what differs from the secondary to the primary: what was written to the primary is lost.",
+                {"wait": "true: return when it is done"} | YES,
+                ("reverse --wait",),
             ),
             "takeover": CommandText(
                 "[yes=true]", "Make the secondary writable, because the primary is lost.", YES, ("takeover",)
@@ -144,7 +151,7 @@ ENTRIES = {
         {
             "delete": CommandText(
                 "ID",
-                "Cancel a job, or forget one that has ended.",
+                "Forget a job that has ended.",
                 {"identifier": "as ls shows it"} | YES,
                 ("delete 3",),
             )

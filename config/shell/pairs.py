@@ -29,6 +29,10 @@ class PairNode(Entry):
     def ui_command_resync(self, wait: str = "false") -> None:
         self._do("resync", wait)
 
+    def ui_command_reverse(self, wait: str = "false", yes: str = "false") -> None:
+        if self.agreed(f"Copy the secondary of pair {self.name} over its primary?", yes):
+            self._do("reverse", wait)
+
     def ui_command_verify(self, wait: str = "false") -> None:
         self._do("verify", wait)
 
@@ -66,6 +70,7 @@ class PairsNode(Collection):
         fence_level: str = "never",
         copy: str = "true",
         pace: str = "",
+        label: str = "",
         wait: str = "false",
     ) -> None:
         body: dict[str, Any] = {
@@ -74,6 +79,8 @@ class PairsNode(Collection):
             "fence_level": fence_level,
             "copy": truth("copy", copy),
         }
+        if label:
+            body["label"] = label
         if pace:
             mebibytes, rest = divmod(parse_size("pace", pace), MIB)
             if rest or not mebibytes:
