@@ -252,6 +252,9 @@ def _control(control: Control) -> Iterator[ConfigError]:
         # sun_path has 108 bytes with its NUL: unix(7)
         if path is not None and key.endswith("socket") and len(path.encode()) > 107:
             yield ConfigError(f"control.{key}", "is longer than the 107 bytes of a socket's path")
+    for key, groups in (("admin_groups", control.admin_groups), ("reader_groups", control.reader_groups)):
+        if len(groups) > 1:
+            yield ConfigError(f"control.{key}", "names several groups, and a socket has one", "make a group of them")
     if control.socket == control.read_only_socket:
         yield ConfigError("control.read_only_socket", "is the same as control.socket")
 

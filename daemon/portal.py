@@ -75,6 +75,11 @@ class Portal:
         else:
             self._server = await loop.create_server(self._connection, host, port, backlog=BACKLOG)
 
+    @property
+    def listening(self) -> bool:
+        """Whether hosts can connect."""
+        return self._server is not None and self._server.is_serving()
+
     def stop_listening(self) -> None:
         """Take no more connections; those there are go on."""
         if self._server is not None:

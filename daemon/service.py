@@ -15,6 +15,7 @@ from backends.virtual_device import VirtualDevice
 from config import model
 from daemon import credentials, inherited, notify, readiness
 from daemon.assembly import Assembly
+from daemon.control.server import ControlServer
 from daemon.daemon import Daemon, Endpoint, Phase
 from daemon.event_loop import LoopScheduler
 from daemon.portals import Portals, addresses
@@ -117,6 +118,8 @@ class Service:
         sessions = Sessions(assembly.units.by_name, scheduler, assembly.acquisitions.host_gone)
         portals = Portals(resolved, registry, sessions, self._inherited)
         daemon = Daemon(assembly, registry, sessions, portals, loop.time())
+        if self._file is not None or self._config.control is not None:  # not `annexd try` by itself
+            endpoints.append(ControlServer(daemon))
         daemon.reconfiguration = Reconfiguration(self._config, resolved, daemon, endpoints, self._file)
         return daemon
 

@@ -70,7 +70,7 @@ class Sessions:
         # What it was admitted to when its login began may have changed since.
         reason = self._rights_again(session)
         if reason:
-            self._scheduler.call_soon(lambda: self._end(session, reason))
+            self._scheduler.call_soon(lambda: self.end(session, reason))
         else:
             nexus.lun_map = lun_map(session.admission.context, self._units())
         port.nexus_created(nexus)
@@ -100,7 +100,7 @@ class Sessions:
         for session in list(self._ends):
             reason = self._rights_again(session)
             if reason:
-                self._end(session, reason)
+                self.end(session, reason)
             else:
                 self._ports[session.target_name].remap(session.nexus, lun_map(session.admission.context, units))
 
@@ -120,7 +120,8 @@ class Sessions:
         session.nexus.array_control = now.context.array_control
         return ""
 
-    def _end(self, session: Session, reason: str) -> None:
+    def end(self, session: Session, reason: str) -> None:
+        """End a session from this side; the host is told, and may log in again."""
         end = self._ends.get(session)
         if end is not None:
             _log.info("ending the session of %r: %s", session.nexus.initiator_port, reason)

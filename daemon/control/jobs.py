@@ -1,0 +1,120 @@
+"""Work that goes on after its order was answered: copies and comparisons of pairs, with their progress."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from backends.pairs.pair import Pair
+from daemon.control.errors import RefusedError, UnknownError
+from scsi.array_commands import PairState
+
+MOST_ENDED = 100  # ended jobs that are remembered
+
+JobState = Literal["running", "done", "failed", "cancelled"]
+
+
+class JobRow(msgspec.Struct):
+    """A job; times are seconds since 1970, `ended` and `error` None while it runs."""
+
+    id: str
+    kind: str
+    subject: str
+    state: JobState
+    done_blocks: int
+    total_blocks: int
+    started: float
+    ended: float | None
+    error: str | None
+
+
+class Job:
+    """One piece of work on a pair.
+
+    Attributes:
+        row: how it stands; `refresh` first.
+    """
+
+    def __init__(self, identifier: str, kind: str, pair: Pair, clock: Callable[[], float]) -> None:
+        self.row = JobRow(
+            identifier, kind, f"pair {pair.number}", "running", 0, pair.record.blocks, clock(), None, None
+        )
+        self._pair = pair
+        self._clock = clock
+
+    def refresh(self) -> JobRow:
+        """Look at the pair; give the row."""
+        row, pair = self.row, self._pair
+        if row.state == "running":
+            row.done_blocks = row.total_blocks - pair.row().out_of_sync_blocks
+            if row.kind != "verify" and (pair.state is not PairState.COPY or pair.mirror.dissolved):
+                self.end(*self._how_it_ended())
+        return row
+
+    def end(self, state: JobState, error: str | None = None) -> None:
+        """Take note that it is over."""
+        if self.row.state == "running":
+            self.row.state, self.row.error, self.row.ended = state, error, self._clock()
+
+    def _how_it_ended(self) -> tuple[JobState, str | None]:
+        pair = self._pair
+        if pair.mirror.dissolved:
+            return "cancelled", "the pair was deleted"
+        if pair.state is PairState.PAIR:
+            return "done", None
+        if pair.state is PairState.PSUE:
+            return "failed", pair.last_error or "the pair is suspended by an error"
+        return "cancelled", f"the pair is {pair.state.name} now"
+
+
+class Jobs:
+    """All jobs since the daemon's start that are remembered."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._numbers = itertools.count(1)
+        self._jobs: dict[str, Job] = {}
+
+    def begin(self, kind: str, pair: Pair) -> Job:
+        """Remember a new job."""
+        job = Job(str(next(self._numbers)), kind, pair, self._clock)
+        self._jobs[job.row.id] = job
+        ended = [other.row.id for other in self._jobs.values() if other.refresh().state != "running"]
+        for identifier in ended[:-MOST_ENDED]:
+            del self._jobs[identifier]
+        return job
+
+    def rows(self) -> list[JobRow]:
+        """List them, the oldest first."""
+        return [job.refresh() for job in self._jobs.values()]
+
+    def row(self, identifier: str) -> JobRow:
+        """Give one.
+
+        Raises:
+            UnknownError: there is none.
+        """
+        return self._find(identifier).refresh()
+
+    def forget(self, identifier: str) -> None:
+        """Forget one that has ended.
+
+        Raises:
+            UnknownError: there is none.
+            RefusedError: it still runs.
+        """
+        job = self._find(identifier)
+        if job.refresh().state == "running":
+            remedy = "split the pair" if job.row.kind != "verify" else "delete the pair, or let it end"
+            raise RefusedError(f"/jobs/{identifier}", "still runs", remedy)
+        del self._jobs[identifier]
+
+    def _find(self, identifier: str) -> Job:
+        job = self._jobs.get(identifier)
+        if job is None:
+            raise UnknownError(f"/jobs/{identifier}", "there is no such job")
+        return job
