@@ -41,7 +41,7 @@ KINDS = {
 # Names have colons and portals have brackets in them, at which bash breaks words; so the line is read as a whole, and
 # what stands before the last break is taken off again.
 ANNEXCLI = r"""_annexcli() {
-    local line=${COMP_LINE:0:COMP_POINT} words partial offer
+    local line=${COMP_LINE:0:COMP_POINT} words partial
     read -ra words <<<"$line"
     [[ $line == *[[:space:]] ]] && words+=("")
     partial=${words[-1]}
