@@ -174,7 +174,7 @@ class SavedConfigurations:
             self._say("nothing was changed")
             return []
         made = self._api.put(f"/v1/config?{query}", body)["changes"]
-        self._say(f"{len(made)} changes made")
+        self._say(f"{len(made)} change{'s' if len(made) != 1 else ''} made")
         return msgspec.convert(made, list[Change])
 
     def _in_force(self) -> tuple[model.Config, int]:
