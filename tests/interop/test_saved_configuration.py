@@ -22,7 +22,8 @@ from config.shell.client import Address, Client
 from config.shell.errors import Refused
 from config.shell.saved import SavedConfigurations
 from tests.support.annexd import ROOT
-from tests.support.host import GOOD, Host, read_cdb
+from tests.support.host import GOOD, Host, read_cdb, sense_of, write_cdb
+from tests.support.kernel_target import KernelTarget
 from tests.support.ports import free_port
 from tests.support.served import Served
 
@@ -32,6 +33,7 @@ MIB = 1 << 20
 TARGET = "iqn.2026-11.org.example:annex"
 HOST = "iqn.2026-11.org.example:host"
 VPD_83 = bytes((0x12, 1, 0x83, 0, 255, 0))
+DATA_PROTECT = (0x7, 0x27, 0x00)
 LIMIT_S = 30.0
 
 
@@ -231,6 +233,38 @@ def test_a_restore_that_can_not_be_applied_is_rolled_back(tmp_path: Path) -> Non
             saved_configurations(client, []).restore(path)
         assert client.get("/v1/config") == before
         assert naa(annexd)
+
+
+# --- import targetcli ---
+
+
+def test_what_targetcli_saved_is_served_by_annex_with_the_data_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = disk(tmp_path / "lio.img")
+    with image.open("r+b") as file:
+        file.write(b"\x5a" * 512)
+    (tmp_path / "configfs").mkdir()
+    kernel = KernelTarget(tmp_path / "configfs")
+    port, name = free_port(), "iqn.2003-01.org.linux-iscsi.host.x8664:sn.0123456789ab"
+    group = kernel.group(kernel.target(name))
+    kernel.portal(group, "127.0.0.1", port)
+    lun = kernel.lun(group, 0, kernel.storage_object("fileio", "img", str(image)))
+    kernel.mapped_lun(kernel.acl(group, HOST), 3, lun, write_protect=True)
+    kernel.storage_object("rd_mcp", "memory", "")
+    saved = tmp_path / "saveconfig.json"
+    kernel.save(saved, monkeypatch)
+    with served(tmp_path) as (_, client):
+        said = annexcli(tmp_path / "control.sock", f"import targetcli {saved}")
+        assert "/backstores/ramdisk/memory: is memory" in said
+        assert "create /devices/img" in said
+        with Host(port, target=name, name=HOST) as host:
+            answer = host.command(read_cdb(0, 1), data_in_bytes=512, lun=3)
+            assert (answer.status, bytes(answer.data_in)) == (GOOD, b"\x5a" * 512)
+            assert sense_of(host.command(write_cdb(0, 1), data_out=bytes(512), lun=3)) == DATA_PROTECT
+        before = client.get("/v1/config")
+        assert "nothing to change" in annexcli(tmp_path / "control.sock", f"import targetcli {saved}")
+        assert client.get("/v1/config") == before
 
 
 # --- Secrets ---

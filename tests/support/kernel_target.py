@@ -69,7 +69,11 @@ class KernelTarget:
         _write(folder / "enable", "1")
         _write(folder / "wwn" / "vpd_unit_serial", f"T10 VPD Unit Serial Number: 0f3e-{name}")
         mode = "Buffered-WCE" if write_back else "O_DSYNC"
-        words = "readonly: 0 exclusive: 1" if plugin == "iblock" else f"File: {dev} Size: 1048576 Mode: {mode} Async: 0"
+        words = (
+            "readonly: 0 exclusive: 1"
+            if plugin == "iblock"
+            else f"File: {dev} Size: 1048576 Mode: {mode} Async: 0 nullio: 0"
+        )
         _write(folder / "info", f"Status: ACTIVATED Max Queue Depth: 0 SectorSize: 512 PAGES/PAGE_SIZE: 4*4096 {words}")
         _write(folder.parent / "hba_info", f"HBA Index: 0 plugin: {plugin} version: v5.0")
         group = folder / "alua" / "default_tg_pt_gp"
