@@ -23,7 +23,7 @@ from daemon.control.requests import application
 from daemon.control.routes import Control
 from daemon.daemon import Daemon
 
-FIRST_REQUEST_LIMIT_S = 10.0  # a connection that has asked nothing by then is closed
+FIRST_REQUEST_LIMIT_S = 5.0  # a connection that has asked nothing by then is closed
 IDLE_LIMIT_S = 30.0
 CLOSE_LIMIT_S = 5.0
 MAX_CONNECTIONS = 256  # of one listener; the next one is closed at once
