@@ -7,7 +7,7 @@ from typing import Any
 
 from config.shell import chap
 from config.shell.luns import HostLunNode, LunCollection
-from config.shell.node import Collection, Entry, Node, Row, Summary, summary
+from config.shell.node import Collection, Entry, Node, Row, Summary, plural, summary
 from config.shell.words import check_iscsi_name, listed, truth
 
 
@@ -44,7 +44,7 @@ class AclNode(LunCollection, Entry):
     def summary(self) -> Summary:
         luns = self.row.get("luns")
         return summary(self.row, (
-            "the target's LUNs" if luns is None else f"{len(luns)} LUNs",
+            "the target's LUNs" if luns is None else plural(len(luns), "LUN"),
             "from " + ", ".join(self.row["addresses"]) if self.row.get("addresses") is not None else "",
             "CHAP" if self.row.get("chap") else "",
             "mutual CHAP" if self.row.get("mutual_chap") else "",

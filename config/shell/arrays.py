@@ -6,7 +6,7 @@ from typing import Any
 
 from config.shell import chap
 from config.shell.errors import Usage
-from config.shell.node import Collection, Entry, Summary, summary
+from config.shell.node import Collection, Entry, Summary, plural, summary
 from config.shell.words import check_iscsi_name, check_name, truth
 
 
@@ -17,7 +17,7 @@ class ArrayNode(Entry):
 
     def summary(self) -> Summary:
         units = self.row.get("luns") or []
-        return summary(self.row, (self.row["portal"], self.row["target"], f"{len(units)} LUs" if units else ""))
+        return summary(self.row, (self.row["portal"], self.row["target"], plural(len(units), "LU") if units else ""))
 
     def ui_command_set(self, *group: str, **keys: str) -> None:
         chap.without_group(group)
@@ -33,7 +33,7 @@ class ArraysNode(Collection):
 
     def ui_command_create(self, name: str, portal: str, target: str, **keys: str) -> None:
         body = {"name": check_name("name", name), "portal": portal, "target": check_iscsi_name("target", target)}
-        self.say_done(self.shell.api.post(self.url, body | _fields(keys)), f"created /arrays/{name}")
+        self.say_created(self.shell.api.post(self.url, body | _fields(keys)), name)
 
     def ui_command_delete(self, name: str, yes: str = "false") -> None:
         self.remove(name, yes, "Log out of array {}?")

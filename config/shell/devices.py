@@ -38,7 +38,7 @@ class DevicesNode(Collection):
 
     def ui_command_create(self, name: str, path: str) -> None:
         body = {"name": check_name("name", name), "path": path}
-        self.say_done(self.shell.api.post(self.url, body), f"created /devices/{name}")
+        self.say_created(self.shell.api.post(self.url, body), name)
 
     def ui_command_delete(self, name: str, yes: str = "false") -> None:
         self.remove(name, yes, "Give device {} back?")

@@ -214,9 +214,14 @@ class Collection(Node):
     def summary(self) -> Summary:
         children = list(self.children)
         bad = sum(child.summary()[1] is False for child in children)
-        return f"{len(children)} {self.noun}{'' if len(children) == 1 else 's'}" + (
-            f", {bad} not well" if bad else ""
-        ), not bad
+        return plural(len(children), self.noun) + (f", {bad} not well" if bad else ""), not bad
+
+    def say_created(self, answer: Any, name: str) -> None:
+        """Say what a `create` did, and what is not well with what it created."""
+        self.say_done(answer, f"created {self.path}/{name}")
+        fault = next((row.get("fault") for row in self.rows() if str(row[self.key]) == name), None)
+        if fault:
+            self.shell.terminal.warn(f"{self.path}/{name}: {fault}")
 
     def remove(self, name: str, yes: str, question: str) -> None:
         """Delete one, when the admin wants it."""
@@ -302,6 +307,11 @@ def _in_words(complaint: str) -> str:
 def natural_order(node: Node) -> tuple[int, int, str]:
     """Sort numbers by their value and before names."""
     return (0, int(node.name), "") if node.name.isascii() and node.name.isdigit() else (1, 0, node.name)
+
+
+def plural(count: int, noun: str) -> str:
+    """Give a count with its noun."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def facts(document: Any, indent: str = "") -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from config.shell.errors import Usage
-from config.shell.node import Collection, Entry, Row, Summary, summary
+from config.shell.node import Collection, Entry, Row, Summary
 from config.shell.words import number, truth
 
 DEFAULT_PORT = 3260
@@ -15,7 +15,7 @@ class PortalNode(Entry):
     kind = "/iscsi/TARGET/tpg1/portals/PORTAL"
 
     def summary(self) -> Summary:
-        return summary(self.row, ("draining" if self.row.get("draining") else "",))
+        return ("draining", False) if self.row.get("draining") else ("open", True)
 
     def ui_command_drain(self, on: str = "true") -> None:
         drain = truth("drain", on)

@@ -6,7 +6,7 @@ from typing import Any
 
 from config.shell.acls import AclsNode
 from config.shell.luns import LunsNode
-from config.shell.node import Collection, Entry, Node, Row, Summary, summary
+from config.shell.node import Collection, Entry, Node, Row, Summary, plural, summary
 from config.shell.portals import PortalsNode, joined
 from config.shell.words import check_iscsi_name, listed, truth
 
@@ -59,7 +59,7 @@ class TargetNode(Entry):
         sessions = self.row.get("sessions")
         count = len(sessions) if isinstance(sessions, list) else sessions
         return summary(
-            self.row, (f"{count} sessions" if count else "",) if "state" in self.row or count else ("1 TPG",)
+            self.row, (plural(count, "session") if count else "",) if "state" in self.row or count else ("1 TPG",)
         )
 
 

@@ -73,6 +73,10 @@ class Terminal:
             self.document({"error": {"place": error.place, "problem": error.problem, "remedy": error.remedy}})
         self.error_console.print(Text(printable(f"annexcli: {error}"), "red"))
 
+    def warn(self, text: str) -> None:
+        """Say what is not well, and is no error of the command."""
+        self.error_console.print(Text(printable(text), "yellow"))
+
     def agree(self, question: str) -> bool:
         """Ask for a yes, when a person is there; a script has said it by being one."""
         if self.assume_yes or not self.interactive:

@@ -41,7 +41,7 @@ class VirtualDevicesNode(Collection):
         if not regions:
             raise Usage(f"{self.path} create", "needs at least one region", "create NAME DEVICE|ARRAY/LUN…")
         body = {"name": check_name("name", name), "regions": [self._region(text) for text in regions]}
-        self.say_done(self.shell.api.post(self.url, body), f"created /vdevs/{name}")
+        self.say_created(self.shell.api.post(self.url, body), name)
 
     def ui_command_delete(self, name: str, yes: str = "false") -> None:
         self.remove(name, yes, "Take virtual device {} apart?")

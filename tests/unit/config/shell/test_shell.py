@@ -264,6 +264,13 @@ def test_a_copy_that_fails_is_exit_code_1(api: FakeApi, cli: Cli, monkeypatch: p
     assert (code, err) == (1, "annexcli: job 3: the array is gone\n")
 
 
+def test_what_is_created_and_is_not_well_is_said(api: FakeApi, cli: Cli) -> None:
+    row = {"name": "disk0", "path": "/dev/x", "state": "failed", "fault": "there is no such file"}
+    api.answers["GET", "/v1/devices"] = [[row]]
+    code, _, err = cli("/devices", "create", "disk0", "/dev/x")
+    assert (code, err) == (0, "/devices/disk0: there is no such file\n")
+
+
 def test_help_shows_examples_at_each_node(cli: Cli) -> None:
     _, out, _ = cli("/devices", "help")
     assert "  create disk0 /dev/sdb\n" in out
