@@ -18,7 +18,8 @@ from urllib.parse import quote
 
 from config.shell.errors import NoDaemon, Refused, Usage
 
-PROBE_LIMIT_S = 1.5
+PROBE_LIMIT_S = 1.3  # the start of Python comes on top
+SLOWEST_LINK_BYTES_PER_S = 1_000_000
 TRUSTED_S = 1.0  # a daemon that has answered is taken to be alive for this long
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 STATUS = "/v1/status"
@@ -45,12 +46,12 @@ class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
     def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=PROBE_LIMIT_S)
+        super().__init__("localhost")
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(PROBE_LIMIT_S)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
 
 
@@ -105,6 +106,7 @@ class Client:
             headers["Content-Type"] = "application/json"
             content = json.dumps(body).encode()
         connection = self._connection()
+        connection.timeout = PROBE_LIMIT_S + len(content or b"") / SLOWEST_LINK_BYTES_PER_S
         try:
             connection.request(method, path, body=content, headers=headers)
             if path != STATUS:
@@ -125,9 +127,7 @@ class Client:
     def _connection(self) -> http.client.HTTPConnection:
         if self._tls is None:
             return _UnixConnection(self.address.socket)
-        return http.client.HTTPSConnection(
-            self.address.host, self.address.port, timeout=PROBE_LIMIT_S, context=self._tls
-        )
+        return http.client.HTTPSConnection(self.address.host, self.address.port, context=self._tls)
 
     def _wait_for_answer(self, sock: socket.socket) -> None:
         """Wait for as long as annexd works on it, but not for one that is dead."""

@@ -6,9 +6,10 @@ Exit codes: 0 done · 1 annexd refused · 2 the command line is wrong · 3 no an
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -22,6 +23,7 @@ from config.shell.terminal import Terminal
 
 INTERRUPTED = 130
 DEFAULT_PORT = 3261
+MAX_LINE_CHARACTERS = 65536
 OFFER = "--offer"  # what bash's completion asks; it is for programs, and not in the help
 
 EPILOG = """\
@@ -71,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] == [OFFER]:
         _offer(arguments[1:])
         return 0
+    _speak_with_anything()
     terminal = Terminal(as_json="--json" in arguments)
     try:
         options = _options(arguments)
@@ -110,7 +113,26 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> None:
         terminal.say(f"annexcli {__version__}. Type help for help, exit to leave.")
         shell.run_interactive()
     else:
-        shell.run_script(sys.stdin)
+        shell.run_script(_lines())
+
+
+def _lines() -> Iterator[str]:
+    """Give the lines of standard input.
+
+    Raises:
+        Usage: one has no end in sight.
+    """
+    while sys.stdin and (line := sys.stdin.readline(MAX_LINE_CHARACTERS + 1)):
+        if len(line) > MAX_LINE_CHARACTERS:
+            raise Usage("standard input", f"has a line of more than {MAX_LINE_CHARACTERS} characters")
+        yield line
+
+
+def _speak_with_anything() -> None:
+    """Let what is no UTF-8 come in as what is refused, and go out as its code."""
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
 
 
 def _offer(typed: list[str]) -> None:

@@ -112,7 +112,8 @@ class RootNode(Node):
 
     def _saved(self, yes: str) -> SavedConfigurations:
         truth("yes", yes)
-        return SavedConfigurations(self.shell.api, self.shell.terminal.say, self.shell.terminal.agree)
+        here = not self.shell.api.address.host
+        return SavedConfigurations(self.shell.api, self.shell.terminal.say, self.shell.terminal.agree, here=here)
 
     def _made(self, changes: Sequence[Any]) -> None:
         self.shell.forget()

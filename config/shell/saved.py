@@ -45,9 +45,13 @@ class SavedConfigurations:
         api: the running annexd.
         say: shows a line to the admin.
         agree: asks a question, and tells whether the admin agrees.
+        here: annexd runs on this machine, and its backups can be read.
     """
 
-    def __init__(self, api: Api, say: Callable[[str], None], agree: Callable[[str], bool]) -> None:
+    def __init__(
+        self, api: Api, say: Callable[[str], None], agree: Callable[[str], bool], *, here: bool = True
+    ) -> None:
+        self._here = here
         self._api = api
         self._say = say
         self._agree = agree
@@ -110,6 +114,8 @@ class SavedConfigurations:
         Raises:
             ConfigError: there is no file, or its backups may not be read.
         """
+        if not self._here:
+            raise ConfigError("backups", "lie on the machine of annexd", "run annexcli there")
         file = self._own_file()
         try:
             return backups.listed(file)

@@ -36,7 +36,7 @@ class Terminal:
     def __init__(self, *, as_json: bool = False, assume_yes: bool = False) -> None:
         self.as_json = as_json
         self.assume_yes = assume_yes
-        self.interactive = sys.stdin.isatty() and sys.stdout.isatty()
+        self.interactive = bool(sys.stdin and sys.stdin.isatty() and sys.stdout.isatty())
         self.console = Console(highlight=False, markup=False, emoji=False)
         if not self.console.is_terminal:
             self.console.width = 240  # nothing in a pipe or a file is cut

@@ -1,4 +1,9 @@
-"""`watch`: what goes through each LU, host, array and pair, once a second."""
+"""`watch`: what goes through each LU, host, array and pair, once a second.
+
+It is made of two answers of GET /v1/statistics. In one there are the groups `lus`, `hosts`, `arrays` and `pairs`, in a
+group its members by name, and in a member its counters since the daemon's start: `reads`, `writes`, `read_bytes`,
+`written_bytes`, `busy_s` (the latencies of all of them together); and `queue`, which is how many it has now.
+"""
 
 from __future__ import annotations
 

@@ -46,10 +46,10 @@ def parse(words: Sequence[str]) -> Command | None:
         Usage: a word has control characters in it, or a key stands there twice.
     """
     for word in words:
-        if not word.isprintable():
-            raise Usage("command line", f"{word[:80]!r} has control characters in it", "no name or path may")
         if any("\ud800" <= c <= "\udfff" for c in word):
             raise Usage("command line", f"{word[:80]!r} is not UTF-8")
+        if not word.isprintable():
+            raise Usage("command line", f"{word[:80]!r} has control characters in it", "no name or path may")
     rest = list(words)
     path = rest.pop(0) if rest and _is_path(rest[0]) else ""
     name = rest.pop(0) if rest else ""

@@ -254,6 +254,12 @@ def test_a_backup_that_is_not_there_is_named_with_those_that_are(shell: Shell, s
         shell.restore_backup(7)
 
 
+def test_backups_of_another_machine_are_not_looked_for_on_this_one(shell: Shell) -> None:
+    away = SavedConfigurations(shell.api, shell.said.append, lambda _: True, here=False)
+    with pytest.raises(ConfigError, match="lie on the machine of annexd"):
+        away.restore_backup(1)
+
+
 # --- import targetcli ---
 
 

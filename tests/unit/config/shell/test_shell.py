@@ -192,6 +192,15 @@ def test_a_script_stops_at_its_first_error_and_names_the_line(api: FakeApi, cli:
     assert [row["name"] for row in api.state["devices"]] == ["a"]
 
 
+@pytest.mark.parametrize("line", ["a" * 70_000, "create \udcff /b", "create a\x1b[2J /b", "create 'a /b"])
+def test_a_line_that_is_none_is_refused(api: FakeApi, cli: Cli, line: str) -> None:
+    code, _, err = cli(lines=f"cd /devices\n{line}\n")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert len(err) < 300
+    assert api.requests == []
+
+
 def test_a_script_ends_at_exit(api: FakeApi, cli: Cli) -> None:
     assert cli(lines="/devices create a /dev/a\nexit\n/devices create b /dev/b\n")[0] == 0
     assert len(api.state["devices"]) == 1
