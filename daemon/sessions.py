@@ -54,6 +54,9 @@ class Sessions:
         """
         if session.discovery:
             return execute_without_unit
+        if session in self._ends:  # it has another connection now, and goes on
+            self._ends[session] = end
+            return self._ports[session.target_name].execute
         rights: Rights = session.admission.context
         nexus = Nexus(
             session.initiator_name,

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from scsi.iscsi.chap import ChapFailure, RandomBytes
 from scsi.iscsi.directory import Addresses, Admission, TargetDirectory
 from scsi.iscsi.errors import ConnectionFault, LoginRefused, LoginStatus
+from scsi.iscsi.events import LoginFailed
 from scsi.iscsi.keys import (
     DEFAULT_DATA_SEGMENT_BYTES,
     MAX_NEGOTIATION_BYTES,
@@ -101,6 +102,7 @@ class LoginPhase:
         self._seen: set[str] = set()
         self._wish: _Wish | None = None
         self._finishing = False
+        self._initiator_name = ""  # as soon as it is known
         self._waited_for: set[Session] = set()
 
     # --- PduSink ---
@@ -224,6 +226,7 @@ class LoginPhase:
             initiator_name = check_peer_name(offered["InitiatorName"])
         except InvalidName as error:
             raise LoginRefused(LoginStatus.INITIATOR_ERROR, f"InitiatorName {error}") from None
+        self._initiator_name = initiator_name
         target_name = ""
         if discovery:
             admission = self._directory.admit_discovery(initiator_name, self._addresses)
@@ -292,7 +295,9 @@ class LoginPhase:
         """Send the status and end the connection (11.13.5)."""
         pairs = [("TargetAddress", refused.target_address)] if refused.target_address else []
         self._respond(request, encode_text(pairs), status=refused.status)
-        self._connection.refuse(f"login refused with {refused.status:#06x}: {refused}")
+        self._connection.refuse(
+            LoginFailed(refused.status, self._initiator_name, f"login refused with {refused.status:#06x}: {refused}")
+        )
 
     # --- the session ---
 
@@ -352,6 +357,7 @@ class LoginPhase:
             max_send_data_segment_length=mine.max_send_data_segment_length,
         )
         self._enter(session, request, segment, parameters)
+        self._connection.announce_session()
 
     def _enter(self, session: Session, request: LoginRequest, segment: bytes, parameters: Parameters) -> None:
         """Send the last response, and leave the connection to the session."""

@@ -101,6 +101,17 @@ def test_a_host_is_shown_what_the_new_configuration_shows_it(house: House) -> No
     assert not session.ended
 
 
+def test_a_session_with_another_connection_goes_on_as_it_was_and_ends_by_that_one(house: House) -> None:
+    session = house.log_in(house.begin())
+    nexus, ended = session.nexus, []
+    execute = house.sessions.logged_in(session, lambda: ended.append("the new connection"))
+    assert session.nexus is nexus
+    assert execute == house.sessions._ports[TARGET].execute  # and not what answers for no logical unit
+    house.sessions.end(session, "for the test")
+    assert ended == ["the new connection"]
+    assert not session.ended
+
+
 def test_what_a_host_may_do_changes_while_it_is_logged_in(house: House) -> None:
     session = house.log_in(house.begin())
     assert session.nexus.array_control

@@ -306,7 +306,7 @@ def test_m26_a_login_of_a_known_connection_takes_its_place_and_keeps_the_session
     assert answer.text["MaxBurstLength"] == "Reject"  # belongs to the session
     assert new.session is session
     assert session.parameters.max_burst_length == 65536
-    assert (new.ends, old.ends, new.logins) == ([], [], [])
+    assert (new.ends, old.ends, new.logins) == ([], [], [session])  # told on the new connection, not ended before
     new.send(new.command_pdu())
     assert len(new.commands) == 1
     old.connection.connection_lost()
