@@ -137,9 +137,10 @@ class Node(ConfigNode):  # type: ignore[misc] # configshell-fb has no types
         self.shell.terminal.say(self.path)
 
     def ui_command_help(self, topic: str = "") -> None:
-        if topic and topic not in self.list_commands():
+        at = "/" if topic and topic not in self.list_commands() else self.kind
+        if topic and topic not in texts.commands(at):
             raise Usage(f"help {topic[:80]}", f"{self.path} has no such command")
-        for line in texts.help_lines(self.kind, topic):
+        for line in texts.help_lines(at, topic):
             self.shell.terminal.say(line)
 
     def ui_command_exit(self) -> str:

@@ -68,7 +68,8 @@ class Shell(ConfigShell):  # type: ignore[misc] # configshell-fb has no types
         try:
             node: Node = (start or self._current_node).get_node(path)
         except ValueError as error:
-            raise Usage("path", str(error)) from None
+            remedy = "what targetcli has in /backstores is in /devices" if "backstores" in path else ""
+            raise Usage("path", str(error), remedy) from None
         return node
 
     def run_words(self, words: Sequence[str]) -> None:

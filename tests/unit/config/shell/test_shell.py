@@ -287,6 +287,18 @@ def test_help_shows_examples_at_each_node(cli: Cli) -> None:
     assert out.startswith("create PRIMARY SECONDARY")
 
 
+def test_help_knows_the_commands_of_the_root_anywhere(cli: Cli) -> None:
+    assert cli("/devices", "help", "saveconfig")[1].startswith("saveconfig [FILE]")
+
+
+def test_who_looks_for_backstores_is_told_where_they_are(cli: Cli) -> None:
+    code, _, err = cli("/backstores/block", "create", "disk0", "/dev/sdb")
+    assert (code, err) == (
+        2,
+        "annexcli: path: there is no /backstores (what targetcli has in /backstores is in /devices)\n",
+    )
+
+
 def test_commands_of_the_root_can_be_given_anywhere(cli: Cli) -> None:
     code, out, _ = cli(lines="cd /devices\nstatus\npwd\n")
     assert code == 0
