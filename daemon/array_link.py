@@ -21,6 +21,7 @@ from dataclasses import replace
 from typing import cast
 
 from backends.external.path import Answer, PathListener
+from config.model import join_portal
 from daemon.deadline import Deadline
 from scsi.iscsi.initiator import InitiatorConnection
 from scsi.iscsi.initiator_options import InitiatorEvent, InitiatorOptions, SessionOver, SessionReady
@@ -47,6 +48,8 @@ class ArrayLink:
     Attributes:
         name: the array's, for the log.
         reason: why there is no session, "" while there is one.
+        logins: how many have worked.
+        failures: how many connections and logins have not, or ended.
     """
 
     def __init__(self, name: str, host: str, port: int, options: InitiatorOptions) -> None:
@@ -60,6 +63,8 @@ class ArrayLink:
         """
         self.name = name
         self.reason = "not connected yet"
+        self.logins = 0
+        self.failures = 0
         self._host = host
         self._port = port
         self._options = options
@@ -76,6 +81,21 @@ class ArrayLink:
         self._closed = False
         self._closed_calls: list[Callable[[], None]] = []
         self._open: set[LinkProtocol] = set()  # sockets that are not closed yet
+
+    @property
+    def portal(self) -> str:
+        """Where the array is configured to be."""
+        return join_portal(self._host, self._port)
+
+    @property
+    def up(self) -> bool:
+        """Whether there is a session."""
+        return self._connection is not None
+
+    @property
+    def queue(self) -> int:
+        """How many commands are sent, or wait for the array's window."""
+        return self._connection.queue if self._connection is not None else 0
 
     # --- ArrayPath ---
 
@@ -175,6 +195,7 @@ class ArrayLink:
         if reason != self.reason:
             log.log(logging.INFO if self._closed else logging.WARNING, "array %s: %s", self.name, reason)
         self.reason = reason
+        self.failures += not self._closed
         if not self._closed:
             pause_s = self._pause_s * random.uniform(0.5, 1.0)  # noqa: S311 (jitter, no secret)
             self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
@@ -189,6 +210,7 @@ class ArrayLink:
         self._protocol = protocol
         self._connection = protocol.connection
         self.reason = ""
+        self.logins += 1
         self._up_since = asyncio.get_running_loop().time()
         log.info("array %s: logged in to %s", self.name, self._options.target_name)
         if self._listener is not None:

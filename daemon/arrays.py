@@ -17,6 +17,7 @@ class LinkedArray:
 
     Attributes:
         array: its life and its LUs.
+        link: the path to it.
     """
 
     def __init__(self, config: model.Array, initiator_name: str, scheduler: Scheduler) -> None:
@@ -30,8 +31,8 @@ class LinkedArray:
         self._config = config
         self._initiator_name = initiator_name
         host, port = model.split_portal(config.portal)
-        self._link = ArrayLink(config.name, host, port, self._options(config))
-        self.array = ExternalArray(config.name, self._link, scheduler, config.command_timeout_s)
+        self.link = ArrayLink(config.name, host, port, self._options(config))
+        self.array = ExternalArray(config.name, self.link, scheduler, config.command_timeout_s)
 
     def change(self, config: model.Array) -> None:
         """Go on as another entry of the same name says: logged in again, if that is another way in than before.
@@ -42,7 +43,7 @@ class LinkedArray:
         self.array.set_command_timeout(config.command_timeout_s)
         host, port = model.split_portal(config.portal)
         if (host, port) != model.split_portal(old.portal) or self._options(config) != self._options(old):
-            self._link.change(host, port, self._options(config))
+            self.link.change(host, port, self._options(config))
 
     def _options(self, config: model.Array) -> InitiatorOptions:
         return InitiatorOptions(

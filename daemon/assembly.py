@@ -28,6 +28,7 @@ from backends.virtual_device import VirtualDevice
 from backends.workers import Workers
 from config import model
 from config.errors import ConfigError
+from daemon.array_link import ArrayLink
 from daemon.arrays import LinkedArray
 from daemon.callbacks import answered, finished, in_time
 from daemon.event_loop import LoopScheduler
@@ -49,6 +50,7 @@ class Assembly:
         table: the mapping table.
         devices, arrays, virtual_devices: by name.
         units: the logical units.
+        fences: the reservations on external LUs.
         pairs: the book of all pairs.
         acquisitions: the reads in two commands under way.
     """
@@ -74,7 +76,7 @@ class Assembly:
         self.arrays = {name: linked.array for name, linked in self._links.items()}
         self.virtual_devices: dict[str, VirtualDevice] = {}
         self.units = Units(config)
-        fences = FenceKeeper(scheduler)
+        self.fences = fences = FenceKeeper(scheduler)
         self.pairs = PairBook(scheduler, self._workers, state.path / "pairs", fences, self.units)
         self.acquisitions = Acquisitions(scheduler, fences)
         self._services = DaemonArrayServices(self.units, self.pairs, self.acquisitions)
@@ -99,6 +101,10 @@ class Assembly:
         for device in self.devices.values():
             await finished(device.close)
         self._workers.close()
+
+    def link(self, name: str) -> ArrayLink:
+        """Give the path to an array."""
+        return self._links[name].link
 
     # --- While the daemon runs ---
 

@@ -14,9 +14,11 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from daemon.deadline import Deadline
+from daemon.host_history import HostHistory
+from daemon.latency_sampler import NEVER, LatencySampler
 from scsi.iscsi.connection import Connection
 from scsi.iscsi.directory import Addresses, TargetDirectory
-from scsi.iscsi.events import Event, LoggedIn, ProtocolFault, ScsiCommand, SessionEnded, TaskManagement
+from scsi.iscsi.events import Event, LoggedIn, LoginFailed, ProtocolFault, ScsiCommand, SessionEnded, TaskManagement
 from scsi.iscsi.registry import SessionRegistry
 from scsi.iscsi.session import Session
 from scsi.target import execute_without_unit
@@ -48,14 +50,22 @@ class Portal:
         directory: the targets that answer there.
         registry: the sessions of the daemon.
         handler: takes commands and sessions.
+        history: counts them.
     """
 
-    def __init__(self, directory: TargetDirectory, registry: SessionRegistry, handler: SessionHandler) -> None:
+    def __init__(
+        self,
+        directory: TargetDirectory,
+        registry: SessionRegistry,
+        handler: SessionHandler,
+        history: HostHistory | None = None,
+    ) -> None:
         self.directory = directory
         self.registry = registry
         self.handler = handler
         self._connections: set[HostConnection] = set()
         self._in_login: dict[HostConnection, None] = {}
+        self.history = history or HostHistory()
         self._server: asyncio.Server | None = None
 
     async def listen(self, host: str, port: int, inherited: socket.socket | None = None) -> None:
@@ -137,9 +147,12 @@ class HostConnection(asyncio.BufferedProtocol):
         self._handle: dict[type[Event], Callable[[Event], None]] = {
             LoggedIn: self._logged_in,
             TaskManagement: lambda event: portal.handler.manage(cast(TaskManagement, event)),
-            SessionEnded: lambda event: portal.handler.session_ended(cast(SessionEnded, event)),
-            ProtocolFault: lambda event: _log.warning("%s: %s", self.peer, cast(ProtocolFault, event).text),
+            SessionEnded: self._session_ended,
+            LoginFailed: self._login_failed,
+            ProtocolFault: self._fault,
         }
+        self._until_sample = NEVER
+        self._sampler: LatencySampler
 
     # --- asyncio.BufferedProtocol ---
 
@@ -166,7 +179,11 @@ class HostConnection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Handle what came."""
-        self._act(self._core.bytes_received(nbytes))
+        events = self._core.bytes_received(nbytes)
+        self._until_sample -= 1
+        if self._until_sample < 0:
+            self._until_sample = self._sampler.begin(events)
+        self._act(events)
         self._flush()
 
     def eof_received(self) -> bool:
@@ -212,8 +229,28 @@ class HostConnection(asyncio.BufferedProtocol):
                 self._handle[event.__class__](event)
 
     def _logged_in(self, event: Event) -> None:
+        session = cast(LoggedIn, event).session
+        history = self._portal.history
         self._portal.logged_in(self)
-        self._execute = self._portal.handler.logged_in(cast(LoggedIn, event).session, self.drop)
+        self._execute = self._portal.handler.logged_in(session, self.drop)
+        history.session_begun(session)
+        if not session.discovery:
+            self._sampler = LatencySampler(session, self._loop.time, history.sampled)
+            self._until_sample = 0
+
+    def _session_ended(self, event: Event) -> None:
+        ended = cast(SessionEnded, event)
+        self._portal.history.session_ended(ended.session)
+        self._portal.handler.session_ended(ended)
+
+    def _login_failed(self, event: Event) -> None:
+        failed = cast(LoginFailed, event)
+        self._portal.history.refused[failed.status.name] += 1
+        _log.warning("%s: %s", self.peer, failed.text)
+
+    def _fault(self, event: Event) -> None:
+        self._portal.history.protocol_faults += 1
+        _log.warning("%s: %s", self.peer, cast(ProtocolFault, event).text)
 
     def _wake(self) -> None:
         self._loop.call_soon(self._woken)

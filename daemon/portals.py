@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from config import model
 from config.errors import ConfigError
+from daemon.host_history import HostHistory
 from daemon.hosts import PortalHosts
 from daemon.inherited import InheritedSockets
 from daemon.portal import Portal, SessionHandler
@@ -28,6 +29,9 @@ class Portals:
         registry: the sessions of the daemon.
         handler: takes commands and sessions.
         inherited: sockets that the service manager listens on.
+
+    Attributes:
+        history: what came in by them and is over.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class Portals:
         self._config = config
         self._registry = registry
         self._handler = handler
+        self.history = HostHistory()
         self._portals: dict[Address, Portal] = {}
         self._hosts: dict[Address, PortalHosts] = {}
 
@@ -67,7 +72,7 @@ class Portals:
             ConfigError: that can not be.
         """
         hosts = PortalHosts(self._config, address)
-        portal = Portal(hosts, self._registry, self._handler)
+        portal = Portal(hosts, self._registry, self._handler, self.history)
         await self._listen(portal, address)
         self._portals[address] = portal
         self._hosts[address] = hosts

@@ -38,6 +38,7 @@ MODULES = (
     "scsi.iscsi.transfers",
     "scsi.iscsi.waiting_line",
     "scsi.block_commands",
+    "scsi.counters",
     "scsi.logical_unit",
     "scsi.reservations",
     "scsi.target",

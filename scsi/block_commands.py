@@ -98,6 +98,9 @@ def handle_read(unit: LogicalUnit, task: Task, fields: Fields) -> None:
         else:
             unit.finish(task, result)
 
+    counters = unit.counters
+    counters.reads += 1
+    counters.read_blocks += blocks
     if blocks:
         volume.read(lba, blocks, done)
     else:
@@ -113,6 +116,9 @@ def handle_write(unit: LogicalUnit, task: Task, fields: Fields) -> None:
         raise WriteProtected
     if blocks > _NEVER_TOO_MANY_BLOCKS or lba + blocks > volume.blocks:
         _check_range(unit, task, lba, blocks)
+    counters = unit.counters
+    counters.writes += 1
+    counters.written_blocks += blocks
     data = task.data_out
     wanted_bytes = blocks * volume.block_bytes
     if len(data) != wanted_bytes or not blocks:

@@ -18,6 +18,7 @@ from scsi import unit_attention
 from scsi.array_services import ArrayServices
 from scsi.command_set import COMMANDS
 from scsi.commands import CDB_BYTES, Command
+from scsi.counters import Counters
 from scsi.errors import InternalTargetFailure, InvalidMessage, ReservationConflict, ScsiError, StatusError
 from scsi.nexus import Nexus
 from scsi.reservations import Reservations
@@ -50,6 +51,7 @@ class LogicalUnit:
         reservations: who has it reserved.
         descriptor_sense: D_SENSE of the control mode page.
         commands: its command table.
+        counters: what it has done.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class LogicalUnit:
         self.reservations = Reservations(self._refresh)
         self.descriptor_sense = False
         self.commands = COMMANDS
+        self.counters = Counters()
         self._volume = volume
         self._task_set = TaskSet()
         self._settling = False
@@ -112,10 +115,17 @@ class LogicalUnit:
         if (old.write_cache, old.read_only) != (volume.write_cache, volume.read_only):
             self.establish_unit_attention(*unit_attention.MODE_PARAMETERS_CHANGED)
 
+    @property
+    def queue(self) -> int:
+        """How many commands it has now: started ones, waiting ones, and aborted ones that still run below."""
+        tasks = self._task_set
+        return len(tasks.running) + len(tasks.waiting) + len(tasks.aborted)
+
     # --- Commands -----------------------------------------------------------------------------------------------------
 
     def execute(self, task: Task) -> None:
         """Carry out a command; it ends with `Task.complete`, possibly before this returns. Raises nothing."""
+        self.counters.commands += 1
         if self._careful or task.attribute > _SIMPLE or task.session.nexus.attentions:
             self._execute_carefully(task)
             return
@@ -155,8 +165,10 @@ class LogicalUnit:
             return
         if isinstance(error, ScsiError):
             sense = encode_sense(error, descriptor=self.descriptor_sense)
+            self.counters.count_error((_CHECK_CONDITION, error.key, error.asc, error.ascq))
             task.complete(_CHECK_CONDITION, b"", sense, data_out_used)
         else:
+            self.counters.count_error((int(error.status), 0, 0, 0))
             task.complete(error.status, b"", b"", data_out_used)
         if self._unsettled:
             self._task_set.ended(task)

@@ -133,6 +133,11 @@ class FenceKeeper:
         for _, taker_done in waiting:
             taker_done(VolumeError(Fault.BUSY, f"{unit.name}: the fence was dropped while it was being taken"))
 
+    def wanted(self, unit: ExternalLogicalUnit) -> bool:
+        """Say whether anybody needs the reservation."""
+        fence = self._fences.get(unit)
+        return fence is not None and fence.wanted
+
     def held(self, unit: ExternalLogicalUnit) -> bool:
         """Say whether the array has confirmed the reservation since the last event that could have dropped it."""
         fence = self._fences.get(unit)

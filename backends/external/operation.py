@@ -33,6 +33,8 @@ FIRST_PAUSE_S = 0.01
 LONGEST_PAUSE_S = 1.0
 SHORTEST_TIMEOUT_S = 1.0
 _GOOD = Status.GOOD.value
+_SAMPLED = 0x07  # of the numbers of commands: those with none of these bits are measured
+NO_SENSE = (0, 0, 0)
 _NO_DATA = b""
 
 
@@ -91,9 +93,18 @@ class Operation:
             self._retry(Fault.HARDWARE, "task aborted")
         else:
             self.fail(Fault.HARDWARE, f"status {answer.status:02X}h")
+        if answer.status != _GOOD:
+            key, asc, ascq = decode_sense(answer.sense)[:3] if answer.undelivered is None and answer.sense else NO_SENSE
+            self.unit.counters.count_error((answer.status or 0, key, asc, ascq))
+
+    def took_s(self) -> float:
+        """Say how long it is since it was sent for the first time."""
+        unit = self.unit
+        return unit.scheduler.now() - (self.deadline - unit.command_timeout_s)
 
     def succeeded(self, answer: Answer) -> None:
         """Take an answer that says GOOD."""
+        self.unit.counters.commands += 1
         self._done(answer)
 
     def fail(self, fault: Fault, detail: str, lba: int | None = None) -> None:
@@ -193,6 +204,13 @@ class ReadOperation(DataOperation):
     def succeeded(self, answer: Answer) -> None:
         """Hand over the data, provided that all of it came."""
         data = answer.data_in
+        unit = self.unit
+        counters = unit.counters
+        counters.reads += 1
+        counters.read_blocks += len(data) // unit.block_bytes
+        if not counters.reads & _SAMPLED:
+            latencies = counters.read_latencies
+            latencies.add(self.took_s(), latencies.stand_for(counters.reads))
         if len(data) == self.data_in_bytes:
             self._done(data)
         else:
@@ -216,6 +234,13 @@ class WriteOperation(DataOperation):
 
     def succeeded(self, answer: Answer) -> None:
         """End, provided that all data was taken."""
+        unit = self.unit
+        counters = unit.counters
+        counters.writes += 1
+        counters.written_blocks += len(self.data_out) // unit.block_bytes
+        if not counters.writes & _SAMPLED:
+            latencies = counters.write_latencies
+            latencies.add(self.took_s(), latencies.stand_for(counters.writes))
         if answer.residual:
             self.fail(Fault.WRITE_ERROR, f"{answer.residual} bytes were not taken")
         else:
@@ -239,6 +264,7 @@ class FlushOperation(DataOperation):
 
     def succeeded(self, answer: Answer) -> None:
         """End."""
+        self.unit.counters.commands += 1
         self._done(None)
 
     def _checked(self, answer: Answer, sense: Sense) -> None:

@@ -28,6 +28,7 @@ from backends.external.operation import (
 from backends.external.path import Answer, ArrayPath
 from backends.external.pieces import ReadPieces, WritePieces
 from backends.scheduler import Scheduler, Timer
+from scsi.counters import Counters
 from scsi.volume import Buffer, Done, Fault, ReadDone, VolumeError
 
 COMMAND_TIMEOUT_S = 10.0
@@ -97,6 +98,7 @@ class ExternalLogicalUnit:
         reachable: the LU was found and checked on the present session, so that `reserve`, `release` and `reset` work,
             READY or not.
         reset_needed: something of an older session may still be queued at the array, or hold a reservation there.
+        counters: what it has done; `commands` are those that are neither reads nor writes.
     """
 
     def __init__(
@@ -129,6 +131,7 @@ class ExternalLogicalUnit:
         self.reachable = False
         self.reset_needed = False
         self.hooks: ArrayHooks | None = None
+        self.counters = Counters()
         self._fault: VolumeError | None = VolumeError(Fault.BECOMING_READY, f"{self.name}: not connected yet")
         self._split_blocks = 1
         self._fencing = False  # a RESERVE was sent, and neither refused nor released

@@ -12,6 +12,7 @@ import msgspec
 from config import model, store
 from config.changes import Change
 from config.errors import ConfigError
+from daemon import statistics
 from daemon.control import edits, views
 from daemon.control.authorization import Right
 from daemon.control.errors import ForbiddenError, RefusedError, UnknownError
@@ -137,6 +138,10 @@ async def _status(control: Control, asked: Asked) -> views.Status:
     return views.status(control.daemon, asyncio.get_running_loop().time())
 
 
+async def _statistics(control: Control, asked: Asked) -> statistics.Statistics:
+    return statistics.collect(control.daemon, asyncio.get_running_loop().time())
+
+
 async def _config(control: Control, asked: Asked) -> ConfigAnswer:
     reconfiguration = control.daemon.reconfiguration
     config = reconfiguration.config
@@ -158,6 +163,7 @@ _IN_CHANGE = ("dry_run", "expected_revision")
 
 _DAEMON = [
     Route("GET", "/v1/status", Right.READ, "The daemon at a glance", views.Status, _status),
+    Route("GET", "/v1/statistics", Right.READ, "What it has done, in numbers", statistics.Statistics, _statistics),
     Route("GET", "/v1/config", Right.READ, "The configuration in force", ConfigAnswer, _config, query=("secrets",)),
     Route(
         "PUT", "/v1/config", Right.CHANGE, "Make another configuration the one in force", ChangeAnswer, _put_config,

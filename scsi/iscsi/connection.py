@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable
 from scsi.iscsi.chap import RandomBytes
 from scsi.iscsi.directory import Addresses, TargetDirectory, TargetListing
 from scsi.iscsi.errors import Rejected, RejectReason
-from scsi.iscsi.events import EndReason, Event, LoggedIn, ProtocolFault, SessionEnded
+from scsi.iscsi.events import EndReason, Event, LoggedIn, LoginFailed, ProtocolFault, SessionEnded
 from scsi.iscsi.framing import Buffer, PduReader, PduWriter
 from scsi.iscsi.keys import DEFAULT_DATA_SEGMENT_BYTES, Parameters
 from scsi.iscsi.login import LoginPhase
@@ -218,9 +218,9 @@ class Connection:
             self.report(f"connection closed: {text}")
             self._end(EndReason.PROTOCOL_ERROR)
 
-    def refuse(self, text: str) -> None:
+    def refuse(self, failed: LoginFailed) -> None:
         """End a connection whose login was answered with a status."""
-        self.report(text)
+        self.events.append(failed)
         self._end(EndReason.PROTOCOL_ERROR)
 
     def list_targets(self) -> Iterable[TargetListing]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Any
 
+from scsi.iscsi.errors import LoginStatus
+
 if TYPE_CHECKING:
     from scsi.iscsi.session import Session
 
@@ -142,10 +144,12 @@ class TaskManagement:
 
 
 class LoggedIn:
-    """A session can be used now: give it its nexus. For a Discovery session there is nothing to do.
+    """A session can be used now, by this connection: give it its nexus, unless it goes on with the one that it has.
+
+    It goes on when a login has given it a new connection (RFC 7143 6.3.4). For a Discovery session nothing is to do.
 
     Attributes:
-        session: the new session.
+        session: the session.
     """
 
     __slots__ = ("session",)
@@ -185,4 +189,20 @@ class ProtocolFault:
         self.text = text
 
 
-Event = ScsiCommand | TaskManagement | LoggedIn | SessionEnded | ProtocolFault
+class LoginFailed(ProtocolFault):
+    """A login was answered with a status, and the connection ends.
+
+    Attributes:
+        status: what the initiator was told.
+        initiator_name: what it called itself, as far as that came and is a name; else "".
+    """
+
+    __slots__ = ("initiator_name", "status")
+
+    def __init__(self, status: LoginStatus, initiator_name: str, text: str) -> None:
+        self.status = status
+        self.initiator_name = initiator_name
+        super().__init__(text)
+
+
+Event = LoginFailed | ScsiCommand | TaskManagement | LoggedIn | SessionEnded | ProtocolFault

@@ -148,6 +148,11 @@ class InitiatorConnection:
 
     # --- Requests ---
 
+    @property
+    def queue(self) -> int:
+        """How many commands are sent, or wait for the window."""
+        return self._session.queue if self._session is not None else 0
+
     # One argument per property of a SCSI command: this is the fast path, and an object for them would be made twice.
     def submit(
         self,

@@ -198,6 +198,11 @@ class InitiatorSession:
             ping_at = heard_at + self._options.nop_interval_s
         return min(ping_at, self._check_at)
 
+    @property
+    def queue(self) -> int:
+        """How many commands are sent, or wait for the window."""
+        return len(self._tasks) + len(self._waiting)
+
     def on_timer(self, now: float, heard_at: float) -> None:
         """Do what is due."""
         if now >= self._check_at:

@@ -90,6 +90,10 @@ class Session:
         max_send_bytes: the longest data segment to send in one Data-In.
         immediate_commands: how many of `tasks` are immediate.
         end_reason: why it ended, or None while it lives.
+        reads, writes, others: commands answered that brought data to the host, took data from it, and neither.
+        read_bytes, written_bytes: how much data that was.
+        errors: how many of them had another status than GOOD.
+        sampled: a command whose answer `on_sampled` is told of, which is how latencies are measured; or None.
     """
 
     connection: Connection
@@ -133,6 +137,10 @@ class Session:
         self._when_drained: list[Callable[[], None]] = []
         self._errors = 0
         self._max_short_bytes = 0
+        self.reads = self.writes = self.others = self.errors = 0
+        self.read_bytes = self.written_bytes = 0
+        self.sampled: ScsiCommand | None = None
+        self.on_sampled: Callable[[ScsiCommand], None] = _ignore
 
     # --- the connection that carries it ---
 
@@ -421,6 +429,9 @@ class Session:
         """Answer a command; see `ScsiCommand.complete`."""
         assert not command.finished, "a command is completed once"
         command.finished = True
+        if command is self.sampled:
+            self.sampled = None
+            self.on_sampled(command)
         tag = command.initiator_task_tag
         tasks = self.tasks
         if command.aborted or tasks.get(tag) is not command:
@@ -434,6 +445,16 @@ class Session:
             max_cmd_sn = self.max_cmd_sn = (max_cmd_sn + 1) & MASK
         self.line.queued_bytes += command.charged_bytes
         length = len(data_in)
+        if length:
+            self.reads += 1
+            self.read_bytes += length
+        elif command.data_out_bytes:
+            self.writes += 1
+            self.written_bytes += command.data_out_bytes
+        else:
+            self.others += 1
+        if status:
+            self.errors += 1
         if (
             status
             or length != command.data_in_bytes
@@ -529,3 +550,7 @@ class Session:
         self.connection.report(f"rejected: {rejected}")
         if self._errors > self.options.max_pdu_errors:
             self.connection.fail("too many rejected PDUs")
+
+
+def _ignore(_command: ScsiCommand) -> None:
+    """Nobody measures."""
