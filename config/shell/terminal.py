@@ -85,12 +85,12 @@ class Terminal:
         return input().strip().lower() in {"y", "yes"}
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    """Give a table; what is a number stands at the right."""
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, figures_from: int | None = None) -> Table:
+    """Give a table; its columns from `figures_from` on are figures, which stand at the right."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for index, name in enumerate(columns):
-        numeric = all(isinstance(row[index], int | float) for row in rows) and rows
-        made.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+        figures = figures_from is not None and index >= figures_from
+        made.add_column(name, justify="right" if figures else "left", no_wrap=True)
     for row in rows:
         made.add_row(*(Text(printable("-" if value is None else value)) for value in row))
     return made

@@ -107,7 +107,11 @@ def _print(terminal: Terminal, groups: list[str], look: dict[str, dict[str, Rate
 
 def _shown(groups: list[str], look: dict[str, dict[str, Rates]]) -> RenderableType:
     tables = [
-        table((GROUPS[group], *COLUMNS), [(name, *_words(row)) for name, row in sorted(look[group].items())])
+        table(
+            (GROUPS[group], *COLUMNS),
+            [(name, *_words(row)) for name, row in sorted(look[group].items())],
+            figures_from=1,
+        )
         for group in groups
         if look[group]
     ]
