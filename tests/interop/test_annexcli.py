@@ -212,6 +212,29 @@ def test_a_configuration_is_saved_cleared_and_restored(annexd: Empty) -> None:
     Host(port, target=TARGET, name=HOST).close()
 
 
+def test_watch_counts_what_a_host_does(annexd: Empty) -> None:
+    port = export(annexd)
+    with Host(port, target=TARGET, name=HOST) as host:
+        watching = subprocess.Popen(
+            [ROOT / "bin" / "annexcli", "--socket", annexd.control, "--json", "watch", "count=20", "interval=0.1"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            while watching.poll() is None:
+                host.command(read_cdb(0, 8), data_in_bytes=4096)
+        finally:
+            watching.kill()
+            out, _ = watching.communicate()
+    looks = [json.loads(line) for line in out.splitlines()]
+    assert len(looks) == 20
+    for group in ("lus", "hosts"):
+        (row,) = looks[-1][group].values()
+        assert row["read_iops"] > 0
+        assert row["read_mb_s"] == pytest.approx(row["read_iops"] * 4096 / 1e6)
+        assert row["latency_ms"] > 0
+
+
 @pytest.mark.parametrize("stop", [Empty.stop, Empty.kill])
 def test_a_daemon_that_has_ended_is_said_at_once(annexd: Empty, stop: Any) -> None:
     stop(annexd)
