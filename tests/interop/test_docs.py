@@ -24,6 +24,7 @@ RUN_WITH_ARRAY = "tutorial.md"
 VOLUME, VOLUME_BYTES = "volume.img", 64 << 20
 RUN = [page for page in PAGES if any(isinstance(step, Command) for step in steps(page.read_text()))]
 
+SERVICE = "is for a machine with systemd: tests/packaging/test_service.py does this in one of its own"
 KERNEL = "is for the kernel's initiator, which not every machine that runs tests has"
 
 # Commands that stand in a block of another kind than console, because no test can run them here, and why.
@@ -31,6 +32,13 @@ NOT_RUN = {
     "./demo.sh": "is run by itself",
     "./test.sh": "is what runs this test",
     "./test.sh --setup-only": "has made the environment that this runs in",
+    "sudo make install": SERVICE,
+    "sudo make uninstall": SERVICE,
+    "sudo systemctl enable --now annexd": SERVICE,
+    "sudo systemctl reload annexd": SERVICE,
+    "sudo systemctl restart annexd": SERVICE,
+    "sudo annexcli status": "asks that service; troubleshooting.md asks one that is run here",
+    "journalctl -u annexd": "shows the log of the machine that it runs on",
     "iscsiadm -m node -T iqn.2019-04.org.example:old-array -u": KERNEL,
     "iscsiadm -m discovery -t sendtargets -p 192.0.2.1": KERNEL,
     "iscsiadm -m node -T iqn.2026-11.org.example:annex -l": KERNEL,
