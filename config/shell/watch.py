@@ -27,7 +27,7 @@ Counters = dict[str, Any]
 
 
 class Rates(NamedTuple):
-    """What one of them did between two looks, per second; `latency_ms` is the mean, None when it did nothing."""
+    """What one of them did between two looks, per second; `latency_ms` is the mean, None when it is not known."""
 
     read_iops: float
     write_iops: float
@@ -87,7 +87,9 @@ def _rates(before: Counters, after: Counters, seconds: float) -> Rates:
         return float(is_ - was if is_ >= was else is_)
 
     operations = more("reads") + more("writes")
-    latency_ms = more("busy_s") * 1000 / operations if operations else None
+    busy_s = more("busy_s")
+    # Latencies are sampled: between two looks that are close together there may be none.
+    latency_ms = busy_s * 1000 / operations if operations and busy_s else None
     return Rates(
         more("reads") / seconds,
         more("writes") / seconds,
