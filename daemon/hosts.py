@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from config import model
@@ -11,7 +11,7 @@ from scsi.iscsi.chap import ChapPolicy, Credentials
 from scsi.iscsi.directory import Addresses, Admission, Portal, TargetListing
 from scsi.iscsi.errors import LoginRefused, LoginStatus
 from scsi.logical_unit import LogicalUnit
-from scsi.nexus import MappedUnit
+from scsi.nexus import Limit, MappedUnit
 
 PORTAL_GROUP_TAG = 1  # every portal of a target is one portal group: a session may move between them
 _WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - recognised here, bound only if the configuration says so
@@ -102,17 +102,22 @@ def read_write_hosts(config: model.Config, virtual_device: str) -> frozenset[str
     )
 
 
-def lun_map(rights: Rights, units: Mapping[str, LogicalUnit]) -> dict[bytes, MappedUnit]:
+def lun_map(
+    rights: Rights, units: Mapping[str, LogicalUnit], limit_of: Callable[[model.Lun], Limit | None]
+) -> dict[bytes, MappedUnit]:
     """Make the LUN map of a nexus: raw 8-byte LUN → logical unit.
 
     Args:
         rights: of the host.
         units: logical units by the name of their virtual device.
+        limit_of: gives the limit of the host at a LUN.
 
     Spec: SAM-5 4.7.7.1 "Simple LU addressing", peripheral device addressing with bus 0.
     """
     return {
-        bytes((0, lun.lun)) + bytes(6): MappedUnit(units[lun.virtual_device], rights.read_only or lun.read_only)
+        bytes((0, lun.lun)) + bytes(6): MappedUnit(
+            units[lun.virtual_device], rights.read_only or lun.read_only, limit_of(lun)
+        )
         for lun in rights.luns
     }
 

@@ -11,13 +11,15 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 
 from backends.scheduler import Scheduler
+from config import model
 from daemon.hosts import Rights, lun_map
+from daemon.limits import Limits
 from scsi.iscsi.directory import Admission
 from scsi.iscsi.errors import LoginRefused
 from scsi.iscsi.events import ScsiCommand, SessionEnded, TaskManagement
 from scsi.iscsi.session import Session
 from scsi.logical_unit import LogicalUnit
-from scsi.nexus import Nexus
+from scsi.nexus import Limit, MappedUnit, Nexus
 from scsi.target import TargetPort, execute_without_unit
 
 _log = logging.getLogger(__name__)
@@ -42,6 +44,7 @@ class Sessions:
         self._units = units
         self._scheduler = scheduler
         self._host_gone = host_gone
+        self._limits = Limits(scheduler)
         self._ends: dict[Session, Callable[[], None]] = {}
         self._sessions_of: Counter[str] = Counter()
 
@@ -75,7 +78,7 @@ class Sessions:
         if reason:
             self._scheduler.call_soon(lambda: self.end(session, reason))
         else:
-            nexus.lun_map = lun_map(session.admission.context, self._units())
+            nexus.lun_map = self._lun_map(session, self._units())
         port.nexus_created(nexus)
         _log.info("%r has logged in to %s", nexus.initiator_port, nexus.target_name)
         return port.execute
@@ -105,7 +108,14 @@ class Sessions:
             if reason:
                 self.end(session, reason)
             else:
-                self._ports[session.target_name].remap(session.nexus, lun_map(session.admission.context, units))
+                self._ports[session.target_name].remap(session.nexus, self._lun_map(session, units))
+
+    def _lun_map(self, session: Session, units: Mapping[str, LogicalUnit]) -> dict[bytes, MappedUnit]:
+        def limit_of(lun: model.Lun) -> Limit | None:
+            host, target = session.initiator_name, session.target_name
+            return self._limits.of(host, target, lun.lun, lun.max_iops, lun.max_bytes_per_s)
+
+        return lun_map(session.admission.context, units, limit_of)
 
     def _rights_again(self, session: Session) -> str:
         """Ask anew what a session may do; give why it may not go on, "" when it may."""

@@ -17,10 +17,10 @@ from typing import Final
 from scsi import unit_attention
 from scsi.array_services import ArrayServices
 from scsi.command_set import COMMANDS
-from scsi.commands import CDB_BYTES, Command
+from scsi.commands import CDB_BYTES, Command, Medium
 from scsi.counters import Counters
 from scsi.errors import InternalTargetFailure, InvalidMessage, ReservationConflict, ScsiError, StatusError
-from scsi.nexus import Nexus
+from scsi.nexus import Limit, Nexus
 from scsi.reservations import Reservations
 from scsi.sense import encode_sense
 from scsi.status import Status, TaskAttribute
@@ -141,6 +141,24 @@ class LogicalUnit:
             self.fail(task, error)
         except Exception:  # noqa: BLE001 - the outermost handler: one command fails, the session goes on
             self._fail_by_a_bug(task)
+
+    def execute_limited(self, task: Task, limit: Limit) -> None:
+        """Carry out a command as soon as the limit of its host admits it; only reads and writes are limited."""
+        row = self._plain[task.cdb[0]]
+        if row is None or (row.medium is not Medium.READ and row.medium is not Medium.WRITE):
+            self.execute(task)
+            return
+        limited = self._task_set.limited
+
+        def go() -> None:
+            if task in limited:  # else it was aborted
+                limited.remove(task)
+                self.execute(task)
+
+        if limit.admit(task.data_in_bytes + task.data_out_bytes, go):
+            self.execute(task)
+        else:
+            limited.add(task)
 
     def finish(self, task: Task, data_in: Buffer = b"", data_out_used: int | None = None) -> None:
         """End a task with GOOD.

@@ -6,7 +6,8 @@ made per session, when it logs in, and it ends with the session.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:  # logical_unit.py needs this module at run time
     from scsi.errors import ScsiError
@@ -15,11 +16,25 @@ if TYPE_CHECKING:  # logical_unit.py needs this module at run time
 LUN_BYTES = 8
 
 
+class Limit(Protocol):
+    """What bounds the reads and writes of a host at a logical unit."""
+
+    def admit(self, size_bytes: int, go: Callable[[], None]) -> bool:
+        """True: go now. False: `go` is called once, later."""
+
+
 class MappedUnit(NamedTuple):
-    """A logical unit as one host is shown it; `read_only` refuses its writes with WRITE PROTECTED."""
+    """A logical unit as one host is shown it.
+
+    Attributes:
+        logical_unit: which.
+        read_only: its writes are refused with WRITE PROTECTED.
+        limit: bounds what the host does there, None for no bound.
+    """
 
     logical_unit: LogicalUnit
     read_only: bool = False
+    limit: Limit | None = None
 
 
 class Nexus:

@@ -39,7 +39,10 @@ class TargetPort:
             execute_without_unit(task)
         else:
             task.logical_unit = mapped
-            mapped.logical_unit.execute(task)
+            if mapped.limit is None:
+                mapped.logical_unit.execute(task)
+            else:
+                mapped.logical_unit.execute_limited(task, mapped.limit)
 
     def manage(self, request: TaskRequest) -> None:
         """Carry out a task management function, and answer it."""

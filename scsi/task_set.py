@@ -4,7 +4,7 @@ How this works. A task is *waiting* (not started: an ORDERED task is in front of
 is being drained), or *running* (started; the volume or the array services may have it), or *aborted* (its host was told
 so, and the volume still has it). A running task may be *held*: it was admitted, and goes to the volume only when an
 aborted write that it overlaps has ended. Otherwise the old write could land over newer data that a host was told is
-written.
+written. A *limited* task has not got that far: its host does more than it may, and it comes later.
 
 While nothing of this is going on, a logical unit adds to `running` and takes from it, and asks for no more.
 
@@ -31,6 +31,7 @@ class TaskSet:
         waiting: not started, in the order they came.
         aborted: the volume, or a service, still has them; their answer goes nowhere.
         held: those of `running` that wait for an aborted write to end.
+        limited: come later, by the limit of their host.
     """
 
     def __init__(self) -> None:
@@ -38,6 +39,7 @@ class TaskSet:
         self.waiting: dict[Task, Command | None] = {}
         self.aborted: dict[Task, Command | None] = {}
         self.held: dict[Task, Command] = {}
+        self.limited: set[Task] = set()
         self._ordered = 0  # ORDERED tasks, waiting and running
         self._drains = 0
         self._drained: list[Callable[[], None]] = []
@@ -89,6 +91,9 @@ class TaskSet:
             True when it was never given to the volume, so that it has ended now; False when it runs on below.
         """
         task.aborted = True
+        if task in self.limited:
+            self.limited.remove(task)
+            return True
         if task in self.waiting:
             del self.waiting[task]
             self.ended(task)
@@ -122,8 +127,8 @@ class TaskSet:
         return None
 
     def tasks(self) -> Iterable[Task]:
-        """List the tasks that are waiting or running."""
-        return [*self.running, *self.waiting]
+        """List the tasks that are limited, waiting or running."""
+        return [*self.running, *self.waiting, *self.limited]
 
     # --- Draining -----------------------------------------------------------------------------------------------------
 

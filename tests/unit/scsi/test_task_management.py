@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 
 from scsi.logical_unit import LogicalUnit
@@ -256,3 +258,67 @@ def test_a_lun_that_is_not_there(host: c.Host) -> None:
 @pytest.mark.parametrize("function", [Function.CLEAR_ACA, 8, 0, 255])
 def test_functions_that_there_are_not(host: c.Host, function: Function) -> None:
     assert host.manage(function) is Response.NOT_SUPPORTED
+
+
+# --- Commands that a limit holds back ---------------------------------------------------------------------------------
+
+
+class ShutLimit:
+    """A `scsi.nexus.Limit` that admits nothing until it is opened."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+        self._waiting: list[Callable[[], None]] = []
+
+    def admit(self, size_bytes: int, go: Callable[[], None]) -> bool:
+        self.asked.append(size_bytes)
+        self._waiting.append(go)
+        return False
+
+    def open(self) -> None:
+        for go in self._waiting:
+            go()
+
+
+@pytest.fixture
+def limit() -> ShutLimit:
+    return ShutLimit()
+
+
+@pytest.fixture
+def limited(limit: ShutLimit, unit: LogicalUnit) -> c.Host:
+    return c.Host(TargetPort(), {c.LUN_0: MappedUnit(unit, limit=limit)})
+
+
+def test_a_limited_command_comes_when_its_limit_admits_it(
+    limited: c.Host, limit: ShutLimit, volume: MemoryVolume
+) -> None:
+    command = limited.send(c.write_10(0, 1), NEW, room=0)
+    assert limit.asked == [512]
+    assert volume.operations() == []
+    limit.open()
+    volume.release_all()
+    assert command.outcome == "GOOD"
+    assert bytes(volume.data[:512]) == NEW
+
+
+def test_commands_that_move_no_blocks_are_not_limited(limited: c.Host, limit: ShutLimit) -> None:
+    assert limited.send(c.TEST_UNIT_READY).outcome == "GOOD"
+    assert limited.send(c.inquiry()).outcome == "GOOD"
+    assert limit.asked == []
+
+
+@pytest.mark.parametrize("how", ["ABORT TASK", "LOGICAL UNIT RESET", "session lost"])
+def test_a_limited_command_that_is_aborted_has_ended_and_never_comes(
+    limited: c.Host, limit: ShutLimit, volume: MemoryVolume, how: str
+) -> None:
+    command = limited.send(c.write_10(0, 1), NEW)
+    if how == "ABORT TASK":
+        assert limited.manage(Function.ABORT_TASK, command) is COMPLETE
+    elif how == "LOGICAL UNIT RESET":
+        assert limited.manage(Function.LOGICAL_UNIT_RESET) is COMPLETE
+    else:
+        limited.leave()
+    assert command.outcome == "TASK ABORTED"
+    limit.open()
+    assert volume.operations() == []
