@@ -239,6 +239,19 @@ def _problems(config: Config) -> Iterator[ConfigError]:
         yield from _control(config.control)
     if config.metrics:
         yield from _portal("metrics.listen", config.metrics.listen)
+        yield from _loopback("metrics.listen", config.metrics.listen)
+
+
+def _loopback(place: str, listen: str) -> Iterator[ConfigError]:
+    """Keep what asks nobody who they are off the network."""
+    try:
+        own = ipaddress.ip_address(split_portal(listen)[0]).is_loopback
+    except ValueError:
+        own = False
+    if not own:
+        yield ConfigError(
+            place, f"{listen!r} is not a loopback address", "127.0.0.1:9860, and a proxy with TLS before it"
+        )
 
 
 def _control(control: Control) -> Iterator[ConfigError]:

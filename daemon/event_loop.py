@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -13,7 +14,8 @@ class LoopScheduler:
     """`backends.scheduler.Scheduler` over a running asyncio (or uvloop) event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.now = loop.time
+        # The clock that both kinds of loop go by; uvloop's own time() stands still while callbacks run.
+        self.now = time.monotonic
         self._loop = loop
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -235,7 +236,7 @@ class HostConnection(asyncio.BufferedProtocol):
         self._execute = self._portal.handler.logged_in(session, self.drop)
         history.session_begun(session)
         if not session.discovery:
-            self._sampler = LatencySampler(session, self._loop.time, history.sampled)
+            self._sampler = LatencySampler(session, time.monotonic, history.sampled)
             self._until_sample = 0
 
     def _session_ended(self, event: Event) -> None:

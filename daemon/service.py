@@ -18,6 +18,7 @@ from daemon.assembly import Assembly
 from daemon.control.server import ControlServer
 from daemon.daemon import Daemon, Endpoint, Phase
 from daemon.event_loop import LoopScheduler
+from daemon.metrics_server import MetricsServer
 from daemon.portals import Portals, addresses
 from daemon.reconfiguration import Reconfiguration
 from daemon.reloads import Reloads
@@ -120,6 +121,7 @@ class Service:
         daemon = Daemon(assembly, registry, sessions, portals, loop.time())
         if self._file is not None or self._config.control is not None:  # not `annexd try` by itself
             endpoints.append(ControlServer(daemon))
+        endpoints.append(MetricsServer(daemon))
         daemon.reconfiguration = Reconfiguration(self._config, resolved, daemon, endpoints, self._file)
         return daemon
 
