@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from backends.pairs.copying import Comparison
 from backends.pairs.pair import Pair
 from daemon.control.errors import RefusedError, UnknownError
 from scsi.array_commands import PairState
@@ -50,8 +51,8 @@ class Job:
         """Look at the pair; give the row."""
         row, pair = self.row, self._pair
         if row.state == "running":
-            row.done_blocks = row.total_blocks - pair.row().out_of_sync_blocks
-            if row.kind != "verify" and (pair.state is not PairState.COPY or pair.mirror.dissolved):
+            row.done_blocks = self._done_blocks()
+            if pair.mirror.dissolved or (row.kind != "verify" and pair.state is not PairState.COPY):
                 self.end(*self._how_it_ended())
         return row
 
@@ -59,6 +60,14 @@ class Job:
         """Take note that it is over."""
         if self.row.state == "running":
             self.row.state, self.row.error, self.row.ended = state, error, self._clock()
+            if state == "done":
+                self.row.done_blocks = self.row.total_blocks
+
+    def _done_blocks(self) -> int:
+        if self.row.kind != "verify":
+            return self.row.total_blocks - self._pair.row().out_of_sync_blocks
+        walk = self._pair.synchronizer.walk
+        return walk.compared_blocks if isinstance(walk, Comparison) else 0
 
     def _how_it_ended(self) -> tuple[JobState, str | None]:
         pair = self._pair

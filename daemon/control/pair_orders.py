@@ -106,17 +106,25 @@ class PairOrders:
         return self._answer(pair, name)
 
     def verify(self, pair: Pair) -> PairAnswer:
-        """Begin to compare both sides; what differs is copied again."""
-        job = self._jobs.begin("verify", pair)
+        """Begin to compare both sides; what differs is copied again.
+
+        Raises:
+            RefusedError: the pair's state does not allow it.
+        """
         unit = self._daemon.assembly.units.unit(pair.naa(pair.record.primary))
         if unit is None:
             raise RefusedError(f"/pairs/{pair.number}", "one of its logical units is gone")
+        job = self._jobs.begin("verify", pair)
 
         def over(error: Exception | None) -> None:
-            job.end("done" if error is None else "failed", None if error is None else str(error))
+            job.end("done" if error is None else "failed", None if error is None else _words(error))
 
         self._daemon.assembly.pairs.command(self._asker(), pair, ArrayOut.PAIR_VERIFY, 0, unit, over)
-        return PairAnswer(pair_row(self._daemon, pair), job.refresh())
+        row = job.refresh()
+        if row.state == "failed":  # refused at once, so it was never a job
+            self._jobs.forget(row.id)
+            raise RefusedError(f"/pairs/{pair.number}", row.error or "can not be compared")
+        return PairAnswer(pair_row(self._daemon, pair), row)
 
     async def dissolve(self, pair: Pair) -> None:
         """End a pair; each side keeps its own data.
@@ -165,4 +173,4 @@ def _words(error: Exception) -> str:
     if not isinstance(error, ScsiError):
         return said
     words = describe_sense(error.key, error.asc, error.ascq)
-    return words if not said or said == type(error).__name__ else f"{words}: {said}"
+    return words if said in words else f"{words}: {said}"

@@ -39,12 +39,13 @@ def application(control: Control, right_of: Callable[[web.Request], Right], docu
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        right = right_of(request)
-        if right is Right.NOTHING:
-            status = 401 if "Authorization" in request.headers or request.secure else 403
-            return _closing(errors.refusal(status, "annexd", "you may not ask it", "control.admin_groups, or a token"))
-        request["right"] = right
         try:
+            right = right_of(request)
+            if right is Right.NOTHING:
+                status = 401 if "Authorization" in request.headers or request.secure else 403
+                remedy = "control.admin_groups, or a token"
+                return _closing(errors.refusal(status, "annexd", "you may not ask it", remedy))
+            request["right"] = right
             return await handler(request)
         except ConfigError as error:
             return errors.answer(error)

@@ -23,7 +23,7 @@ from daemon.control.requests import application
 from daemon.control.routes import Control
 from daemon.daemon import Daemon
 
-FIRST_REQUEST_LIMIT_S = 5.0  # a connection that has asked nothing by then is closed
+FIRST_REQUEST_LIMIT_S = 5.0  # a connection that has asked nothing by then is closed; its TLS handshake has as long
 IDLE_LIMIT_S = 30.0
 CLOSE_LIMIT_S = 5.0
 MAX_CONNECTIONS = 256  # of one listener; the next one is closed at once
@@ -145,7 +145,10 @@ class _Listener:
             self._inode = os.lstat(self._path).st_ino
             self._server = await loop.create_unix_server(self._connection, sock=listening)
         else:
-            self._server = await loop.create_server(self._connection, sock=listening, ssl=context)
+            limit_s = None if context is None else FIRST_REQUEST_LIMIT_S
+            self._server = await loop.create_server(
+                self._connection, sock=listening, ssl=context, ssl_handshake_timeout=limit_s
+            )
 
     def withdraw(self) -> None:
         """Take no more connections, and give the path back."""
@@ -167,13 +170,18 @@ class _Listener:
         handler = self._runner.server()
         loop = asyncio.get_running_loop()
         limit_s = FIRST_REQUEST_LIMIT_S if len(self._runner.server.connections) < MAX_CONNECTIONS else 0.0
-        self._silent[handler] = loop.call_later(limit_s, self._too_silent, handler)
+        self._silent[handler] = loop.call_later(limit_s, self._too_silent, handler, True)
         return handler
 
-    def _too_silent(self, handler: Any) -> None:
-        del self._silent[handler]
+    def _too_silent(self, handler: Any, first: bool) -> None:
         if handler.transport is not None:
+            del self._silent[handler]
             handler.transport.abort()
+        elif first:  # in its TLS handshake, which has as long itself: a request must follow in the same time
+            loop = asyncio.get_running_loop()
+            self._silent[handler] = loop.call_later(FIRST_REQUEST_LIMIT_S, self._too_silent, handler, False)
+        else:
+            del self._silent[handler]
 
     @web.middleware
     async def _heard(self, request: web.Request, handler: Callable[..., Any]) -> web.StreamResponse:

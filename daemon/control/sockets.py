@@ -22,14 +22,14 @@ MAX_TOKEN_FILE_BYTES = 4096
 def listen_unix(path: Path, groups: Sequence[str]) -> socket.socket:
     """Listen on a Unix socket that only its owner can open (0600), or its owner and the group of `groups` (0660).
 
-    Its folder is made with mode 0750 when it is not there, and otherwise left as it is.
+    Its folder is made with mode 0750, and of the same group, when it is not there, and otherwise left as it is.
 
     Raises:
         ConfigError: that can not be.
     """
     place = f"control socket {path}"
     try:
-        path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        _make_folder(path.parent, groups)
         _remove_stale(path)
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     except OSError as error:
@@ -53,6 +53,16 @@ def listen_unix(path: Path, groups: Sequence[str]) -> socket.socket:
             raise
         raise ConfigError(place, f"can not be listened on: {error.strerror}") from None
     return made
+
+
+def _make_folder(folder: Path, groups: Sequence[str]) -> None:
+    try:
+        folder.mkdir(mode=0o750, parents=True)
+    except FileExistsError:
+        return
+    group = group_id(groups[0]) if groups else None
+    if group is not None:  # else those whom the socket lets in would not get as far
+        os.chown(folder, -1, group)
 
 
 def _remove_stale(path: Path) -> None:

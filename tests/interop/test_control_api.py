@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from daemon.control.server import FIRST_REQUEST_LIMIT_S
 from tests.support.control import ControlClient, part
 from tests.support.host import Host
 from tests.support.ports import free_port
@@ -309,10 +310,22 @@ def test_over_tls_only_the_bearer_of_the_token_is_answered(tmp_path: Path, tls: 
         assert status("Bearer 0123456789abcdefghijklmnopqrstuvwxyzABCDEF") == 200
         assert status("Bearer 0123456789abcdefghijklmnopqrstuvwxyzABCDEG") == 401
         assert status("") == 401
+        assert status("Bearer \xff\xfe") == 401
         host, port = tls["listen"].split(":")
         with socket.create_connection((host, int(port)), timeout=LIMIT_S) as plain:
             plain.sendall(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n")
             assert not received(plain).startswith(b"HTTP")
+
+
+def test_a_tls_handshake_that_does_not_come_ends_the_connection(tmp_path: Path, tls: dict[str, Any]) -> None:
+    host, port = tls["listen"].split(":")
+    control = {"socket": str(tmp_path / "control.sock"), "tcp": tls}
+    with (
+        Served(tmp_path, config(tmp_path, free_port(), control=control)),
+        socket.create_connection((host, int(port)), timeout=LIMIT_S) as silent,
+    ):
+        silent.settimeout(FIRST_REQUEST_LIMIT_S + 5)
+        assert received(silent) == b""
 
 
 def received(sock: socket.socket) -> bytes:

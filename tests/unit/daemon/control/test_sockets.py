@@ -58,6 +58,14 @@ def test_v33_a_socket_is_never_open_to_others_under_any_umask(
         assert os.umask(umask) == umask
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to any group")
+def test_a_folder_that_is_made_lets_the_group_of_its_socket_in(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "control.sock"
+    group = grp.getgrnam("daemon")
+    with listen_unix(path, [group.gr_name]):
+        assert path.parent.stat().st_gid == path.stat().st_gid == group.gr_gid
+
+
 def test_v33_a_folder_that_was_there_keeps_its_mode(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     listen_unix(tmp_path / "control.sock", []).close()

@@ -1,0 +1,220 @@
+"""An admin's orders to pairs, by the engine that hosts command: the same refusals, in words; jobs with progress."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
+
+import pytest
+
+from daemon.control.errors import RefusedError, UnknownError
+from daemon.control.jobs import MOST_ENDED, Jobs
+from daemon.control.pair_orders import PairForm, PairOrders
+from tests.support.clock import VirtualScheduler
+from tests.support.pair_world import PairWorld
+
+T = TypeVar("T")
+BLOCKS = 20480
+
+
+class Admin:
+    """Two virtual devices of one size, one that is larger, and who gives orders to them."""
+
+    def __init__(self) -> None:
+        self.world = PairWorld()
+        self.units = {name: self.world.add_unit(at, blocks=blocks) for at, (name, blocks) in enumerate(
+            [("one", BLOCKS), ("two", BLOCKS), ("large", BLOCKS * 2)], 1
+        )}  # fmt: skip
+        for name, unit in self.units.items():
+            cast("Any", unit.virtual_device).name = name
+        daemon: Any = SimpleNamespace(
+            assembly=SimpleNamespace(
+                pairs=self.world.book,
+                units=self.world.units,
+                virtual_devices={name: unit.virtual_device for name, unit in self.units.items()},
+            )
+        )
+        self.jobs = Jobs(self.world.scheduler.now)
+        self.orders = PairOrders(daemon, self.jobs)
+
+    def hold_copies(self) -> None:
+        self.device("one").hold = lambda operation: operation.name == "read"
+
+    def let_go(self) -> None:
+        self.device("one").release_all()
+        self.world.scheduler.advance(5.0)
+
+    def device(self, name: str) -> Any:
+        return self.units[name].virtual_device
+
+    def done(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run(ended(self.world.scheduler, work))
+
+    def form(self, primary: str = "one", secondary: str = "two", **options: Any) -> Any:
+        return self.done(self.orders.form(PairForm(primary, secondary, **options)))
+
+    def pair(self) -> Any:
+        (pair,) = self.world.book.pairs()
+        return pair
+
+    def order(self, name: str) -> Any:
+        return self.done(self.orders.order(self.pair(), name))
+
+
+async def ended(scheduler: VirtualScheduler, work: Coroutine[Any, Any, T]) -> T:
+    task = asyncio.ensure_future(work)
+    for _ in range(40):
+        await asyncio.sleep(0)
+        if task.done():
+            return await task
+        scheduler.advance(0.5)
+    raise AssertionError("it does not end")
+
+
+@pytest.fixture
+def admin() -> Admin:
+    return Admin()
+
+
+def test_a_pair_is_formed_and_its_copy_is_a_job_with_progress(admin: Admin) -> None:
+    admin.hold_copies()
+    answer = admin.form(fence_level="data", label="a label")
+    assert (answer.pair.primary, answer.pair.secondary) == ("one", "two")
+    assert (answer.pair.state, answer.pair.fence_level, answer.pair.label) == ("COPY", "data", "a label")
+    assert (answer.job.state, answer.job.done_blocks, answer.job.total_blocks) == ("running", 0, BLOCKS)
+    admin.let_go()
+    row = admin.jobs.row(answer.job.id)
+    assert (row.state, row.done_blocks, row.error) == ("done", BLOCKS, None)
+    assert row.ended is not None
+    assert row.ended > row.started
+
+
+def test_a_pair_that_holds_the_same_already_needs_no_job(admin: Admin) -> None:
+    assert admin.form(copy=False).job is None
+    assert admin.pair().row().state.name == "PAIR"
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ({"secondary": "large"}, f"{BLOCKS} and {BLOCKS * 2} blocks"),
+        ({"secondary": "one"}, "one LU on both sides"),
+        ({"pace_mib_s": -1}, "is not within 0"),
+        ({"label": "x" * 33}, "longer than 32 bytes"),
+        ({"label": "a\nb"}, "do not print"),
+    ],
+    ids=["sizes differ", "one LU", "pace", "long label", "label of two lines"],
+)
+def test_what_can_not_be_a_pair_is_refused_in_words(admin: Admin, form: dict[str, Any], words: str) -> None:
+    with pytest.raises(RefusedError) as refused:
+        admin.form(**form)
+    assert words in str(refused.value)
+    assert not admin.world.book.pairs()
+
+
+def test_a_secondary_that_a_host_writes_to_is_refused_and_the_host_is_named(admin: Admin) -> None:
+    other = "iqn.2026-11.org.example:other"
+    admin.world.units.hosts[admin.device("two").naa] = frozenset({other})
+    with pytest.raises(RefusedError, match=f"mapped read-write to {other}"):
+        admin.form()
+
+
+def test_a_name_that_is_no_virtual_device_is_unknown(admin: Admin) -> None:
+    with pytest.raises(UnknownError):
+        admin.form(secondary="none")
+
+
+def test_split_resync_swap_and_takeover_are_those_of_a_host(admin: Admin) -> None:
+    admin.form(copy=False)
+    assert admin.order("split").pair.state == "PSUS"
+    assert admin.order("resync").pair.state in {"COPY", "PAIR"}
+    admin.world.scheduler.advance(5.0)
+    assert admin.order("split").pair.state == "PSUS"
+    assert admin.order("takeover").pair.state == "SSWS"
+    swapped = admin.order("swap").pair
+    assert (swapped.primary, swapped.secondary) == ("two", "one")
+
+
+def test_an_order_that_the_state_forbids_is_refused_with_the_state(admin: Admin) -> None:
+    admin.form(copy=False)
+    with pytest.raises(RefusedError, match="in PAIR"):
+        admin.order("swap")
+
+
+def test_a_comparison_is_a_job_with_progress(admin: Admin) -> None:
+    admin.form(copy=False)
+    admin.hold_copies()
+    job = admin.orders.verify(admin.pair()).job
+    assert job is not None
+    assert (job.state, job.done_blocks) == ("running", 0)
+    admin.let_go()
+    assert (admin.jobs.row(job.id).state, admin.jobs.row(job.id).done_blocks) == ("done", BLOCKS)
+
+
+def test_a_comparison_that_the_state_forbids_is_refused_and_no_job(admin: Admin) -> None:
+    admin.form(copy=False)
+    admin.order("split")
+    before = admin.jobs.rows()
+    with pytest.raises(RefusedError):
+        admin.orders.verify(admin.pair())
+    assert admin.jobs.rows() == before
+
+
+@pytest.mark.parametrize("kind", ["copy", "verify"])
+def test_the_job_of_a_pair_that_is_deleted_is_cancelled(admin: Admin, kind: str) -> None:
+    if kind == "verify":
+        admin.form(copy=False)
+        admin.hold_copies()
+        job = admin.orders.verify(admin.pair()).job
+    else:
+        admin.hold_copies()
+        job = admin.form().job
+    assert job is not None
+    pair = admin.pair()
+
+    async def deleted() -> None:
+        order = asyncio.ensure_future(admin.orders.dissolve(pair))
+        await asyncio.sleep(0)
+        admin.device("one").release_all()  # what is under way ends before the pair does
+        await order
+
+    admin.done(deleted())
+    row = admin.jobs.row(job.id)
+    assert (row.state, row.error) == ("cancelled", "the pair was deleted")
+    assert row.ended is not None
+
+
+def test_a_copy_that_is_split_is_cancelled(admin: Admin) -> None:
+    admin.hold_copies()
+    job = admin.form().job
+    pair = admin.pair()
+
+    async def split() -> None:
+        order = asyncio.ensure_future(admin.orders.order(pair, "split"))
+        await asyncio.sleep(0)
+        admin.device("one").release_all()
+        await order
+
+    admin.done(split())
+    row = admin.jobs.row(job.id)
+    assert (row.state, row.error) == ("cancelled", "the pair is PSUS now")
+
+
+def test_a_job_that_runs_is_not_forgotten_and_one_that_ended_is(admin: Admin) -> None:
+    admin.hold_copies()
+    job = admin.form().job
+    with pytest.raises(RefusedError, match="still runs"):
+        admin.jobs.forget(job.id)
+    admin.let_go()
+    admin.jobs.forget(job.id)
+    with pytest.raises(UnknownError):
+        admin.jobs.row(job.id)
+
+
+def test_jobs_that_have_ended_are_remembered_for_a_while(admin: Admin) -> None:
+    admin.form(copy=False)
+    for _ in range(MOST_ENDED + 20):
+        admin.jobs.begin("resync", admin.pair())
+    assert len(admin.jobs.rows()) <= MOST_ENDED + 1
