@@ -250,7 +250,7 @@ def _loopback(place: str, listen: str) -> Iterator[ConfigError]:
         own = False
     if not own:
         yield ConfigError(
-            place, f"{listen!r} is not a loopback address", "127.0.0.1:9860, and a proxy with TLS before it"
+            place, f"{listen!r} is not a loopback address", "127.0.0.1:9464, and a proxy with TLS before it"
         )
 
 
