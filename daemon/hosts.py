@@ -60,19 +60,25 @@ class PortalHosts:
         """Say how this host may use this target.
 
         Raises:
-            LoginRefused: NOT_FOUND for a target that is not on this portal; AUTHORIZATION_FAILURE for a host
-                without an ACL that the target does not admit from where it comes.
+            LoginRefused: NOT_FOUND for a target that is not on this portal; AUTHORIZATION_FAILURE for a host that
+                the target does not admit from where it comes. A host with an ACL is never one of `anyone`: else
+                whoever calls itself so would get around the ACL's addresses and its CHAP.
         """
         target = self._targets.get(target_name)
         if target is None:
             raise LoginRefused(LoginStatus.NOT_FOUND, f"no target {target_name!r} on this portal")
         acl = _acl(target, initiator_name)
         if acl is not None:
+            if not _admitted_from(acl.addresses, addresses.peer_address):
+                raise LoginRefused(
+                    LoginStatus.AUTHORIZATION_FAILURE,
+                    f"the ACL at {target_name!r} of {initiator_name!r} does not admit it from {addresses.peer_address}",
+                )
             luns = target.luns if acl.luns is None else acl.luns
             chap = _chap_policy(acl.chap, acl.mutual_chap)
             rights = Rights(self, addresses, acl, luns, acl.array_control, read_only=False)
             return Admission(chap, PORTAL_GROUP_TAG, context=rights)
-        if target.anyone is None or not _within(target.anyone, addresses.peer_address):
+        if target.anyone is None or not _admitted_from(target.anyone.addresses, addresses.peer_address):
             raise LoginRefused(LoginStatus.AUTHORIZATION_FAILURE, f"no ACL at {target_name!r} for {initiator_name!r}")
         anyone = target.anyone
         rights = Rights(self, addresses, None, target.luns, anyone.array_control, anyone.read_only)
@@ -86,8 +92,8 @@ class PortalHosts:
     def targets(self, initiator_name: str, addresses: Addresses) -> Iterator[TargetListing]:
         """List the targets that would admit this host on the portal where it asks, with all their portals."""
         for target in self._targets.values():
-            known = _acl(target, initiator_name) is not None
-            if known or (target.anyone is not None and _within(target.anyone, addresses.peer_address)):
+            who = _acl(target, initiator_name) or target.anyone
+            if who is not None and _admitted_from(who.addresses, addresses.peer_address):
                 yield TargetListing(target.name, list(_portals(target, addresses)))
 
 
@@ -126,12 +132,15 @@ def _acl(target: model.Target, initiator_name: str) -> model.Acl | None:
     return next((acl for acl in target.acls if acl.initiator == initiator_name), None)
 
 
-def _within(anyone: model.Anyone, address: str) -> bool:
+def _admitted_from(allowed: list[str] | None, address: str) -> bool:
+    """Tell whether an address is in one of the networks; None is all of them."""
+    if allowed is None:
+        return True
     # An IPv4 host on a dual-stack socket shows up as ::ffff:a.b.c.d; a link-local one carries its zone.
     peer = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(peer, ipaddress.IPv6Address) and peer.ipv4_mapped:
         peer = peer.ipv4_mapped
-    networks = (ipaddress.ip_network(network) for network in anyone.addresses)
+    networks = (ipaddress.ip_network(network) for network in allowed)
     return any(peer in network for network in networks if network.version == peer.version)
 
 

@@ -79,6 +79,30 @@ def test_a_host_without_an_acl_is_let_in_only_from_the_networks_of_anyone() -> N
         hosts(anyone=False).admit(STRANGER, TARGET, FROM_HERE)
 
 
+@pytest.mark.parametrize(
+    ("address", "admitted"),
+    [
+        ("192.0.2.1", True), ("::ffff:192.0.2.1", True), ("2001:db8::1", True), ("2001:db8::1%eth0", True),
+        ("192.0.3.1", False), ("127.0.0.1", False), ("::1", False), ("2001:db9::1", False),
+    ],
+)  # fmt: skip
+def test_an_acl_with_addresses_admits_its_host_only_from_there_even_where_anyone_may_come(
+    address: str, admitted: bool
+) -> None:
+    config = configuration()
+    config.targets[0].acls[0].addresses = ["192.0.2.0/24", "2001:db8::/32"]
+    model.check(config)
+    there = Addresses(address, 40000, "127.0.0.1", 3260)
+    portal = PortalHosts(config, ("0.0.0.0", 3260))
+    assert [listing.target_name for listing in portal.targets(KNOWN, there)] == ([TARGET] if admitted else [])
+    if admitted:
+        assert portal.admit(KNOWN, TARGET, there).chap is not None
+        return
+    with pytest.raises(LoginRefused) as refused:
+        portal.admit(KNOWN, TARGET, there)
+    assert refused.value.status is LoginStatus.AUTHORIZATION_FAILURE
+
+
 @pytest.mark.parametrize("name", [OTHER, "iqn.2026-11.org.example:none"])
 def test_a_target_of_another_portal_is_as_one_that_does_not_exist(name: str) -> None:
     with pytest.raises(LoginRefused) as refused:
