@@ -10,7 +10,8 @@ import msgspec
 from config import __version__, model
 from daemon.control.authorization import Right
 from daemon.control.errors import ErrorAnswer
-from daemon.control.routes import ROUTES, Fields, Raw, Route
+from daemon.control.route import Fields, Raw, Route
+from daemon.control.routes import ROUTES
 
 _REFERENCE = "#/components/schemas/{name}"
 _OBJECT: dict[str, Any] = {"type": "object", "additionalProperties": True}

@@ -17,7 +17,8 @@ from aiohttp import web
 from config.errors import ConfigError
 from daemon.control import errors
 from daemon.control.authorization import Right
-from daemon.control.routes import ROUTES, Asked, Control, Fields, Raw, Route
+from daemon.control.route import Asked, Control, Fields, Raw, Route
+from daemon.control.routes import ROUTES
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 BODY_LIMIT_S = 10.0

@@ -20,7 +20,7 @@ from config.errors import ConfigError
 from daemon.control import openapi, sockets
 from daemon.control.authorization import Right, peer_right, token_right
 from daemon.control.requests import application
-from daemon.control.routes import Control
+from daemon.control.route import Control
 from daemon.daemon import Daemon
 
 FIRST_REQUEST_LIMIT_S = 5.0  # a connection that has asked nothing by then is closed; its TLS handshake has as long
