@@ -193,7 +193,10 @@ class ArrayLink:
 
     def _failed(self, reason: str, refused: bool = False) -> None:
         if reason != self.reason:
-            log.log(logging.INFO if self._closed else logging.WARNING, "array %s: %s", self.name, reason)
+            if self._closed:
+                log.info("array %s: %s", self.name, reason, extra={"event": "array_closed"})
+            else:
+                log.warning("array %s: %s", self.name, reason, extra={"event": "array_lost"})
         self.reason = reason
         self.failures += not self._closed
         if not self._closed:
@@ -212,7 +215,7 @@ class ArrayLink:
         self.reason = ""
         self.logins += 1
         self._up_since = asyncio.get_running_loop().time()
-        log.info("array %s: logged in to %s", self.name, self._options.target_name)
+        log.info("array %s: logged in to %s", self.name, self._options.target_name, extra={"event": "array_back"})
         if self._listener is not None:
             self._listener.path_up()
 

@@ -183,7 +183,12 @@ class Assembly:
     async def _forget(self, name: str) -> None:
         error = await answered(lambda done: self.table.forget(name, done))
         if error is not None:
-            _log.error("virtual device %s is deleted, and the mapping table still has it: %s", name, error)
+            _log.error(
+                "virtual device %s is deleted, and the mapping table still has it: %s",
+                name,
+                error,
+                extra={"event": "mapping_not_stored"},
+            )
 
     def _make_device(self, config: model.Device) -> BlockDevice:
         return BlockDevice(config.name, config.path, self._scheduler, self._workers)
@@ -219,7 +224,10 @@ class Assembly:
                     changed.clear()
                     await changed.wait()
         except TimeoutError:
-            _log.warning("the mapping table is still being written; LUs without a capacity wait for it")
+            _log.warning(
+                "the mapping table is still being written; LUs without a capacity wait for it",
+                extra={"event": "mapping_slow"},
+            )
         finally:
             for virtual_device in devices:
                 virtual_device.unlisten(look)
@@ -235,7 +243,7 @@ def _is_recording(virtual_device: VirtualDevice) -> bool:
 async def _open(device: BlockDevice) -> None:
     error = await answered(device.open)
     if error is not None:
-        _log.error("device %s: %s", device.name, error)
+        _log.error("device %s: %s", device.name, error, extra={"event": "device_unusable"})
 
 
 async def _connect(array: ExternalArray) -> None:

@@ -23,7 +23,7 @@ async def in_time(limit_s: float, what: str, work: Coroutine[Any, Any, None]) ->
         async with asyncio.timeout(limit_s):
             await work
     except TimeoutError:
-        _log.warning("%s: nothing after %d s; not waiting any longer", what, limit_s)
+        _log.warning("%s: nothing after %d s; not waiting any longer", what, limit_s, extra={"event": "nothing_heard"})
 
 
 async def answered(begin: Callable[[Callable[[Exception | None], None]], object]) -> Exception | None:

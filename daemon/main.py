@@ -17,7 +17,7 @@ from backends.state_directory import StateError
 from config import __version__, store
 from config.errors import ConfigError
 from config.model import VERSION, Config, Control
-from daemon import event_loop, try_mode
+from daemon import event_loop, journal, try_mode
 from daemon.service import Service
 
 EXIT_UNUSABLE = 2
@@ -100,11 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if options.command == "init":
         return _init(options.config, options.state)
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=options.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    journal.start(logging.getLevelName(options.log_level.upper()))
     with ExitStack() as undo:
         try:
             config = _configuration(options, undo)

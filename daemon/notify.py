@@ -106,4 +106,6 @@ def _send(*assignments: str) -> None:
 
         sd_notify("\n".join(assignments), False)  # $NOTIFY_SOCKET stays for the next one
     except (ImportError, OSError, RuntimeError, ValueError) as error:
-        _log.warning("the service manager could not be told %s: %s", assignments[0], error)
+        _log.warning(
+            "the service manager could not be told %s: %s", assignments[0], error, extra={"event": "notify_failed"}
+        )

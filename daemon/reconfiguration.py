@@ -152,8 +152,13 @@ class Reconfiguration:
             self.revision += 1
             await self._follow(before, resolved)
             for change in made[:MOST_LOGGED_CHANGES]:
-                _log.info("configuration: %s", change)
-            _log.info("configuration: revision %d, %d changes", self.revision, len(made))
+                _log.info("configuration: %s", change, extra={"event": "configuration_changed"})
+            _log.info(
+                "configuration: revision %d, %d changes",
+                self.revision,
+                len(made),
+                extra={"event": "configuration_applied"},
+            )
             return Applied(self.revision, made)
 
     async def _prepare(self, old: model.Config, new: model.Config, undo: AsyncExitStack) -> None:
@@ -292,7 +297,9 @@ async def _save(file: Path, config: model.Config) -> None:
     try:
         await asyncio.to_thread(store.save, file, config)
     except ConfigError as error:
-        _log.error("not changed, the old configuration stays in force: %s", error)  # the asker may be gone by now
+        _log.error(
+            "not changed, the old configuration stays in force: %s", error, extra={"event": "configuration_not_saved"}
+        )  # the asker may be gone by now
         raise NotSavedError(error.place, error.problem, error.remedy) from None
 
 
@@ -301,4 +308,4 @@ async def _tried(step: Callable[[_Argument], Awaitable[None]], argument: _Argume
     try:
         await step(argument)
     except ConfigError as error:
-        _log.error("while a change was undone: %s", error)
+        _log.error("while a change was undone: %s", error, extra={"event": "configuration_undo_failed"})

@@ -49,8 +49,10 @@ class Reloads:
             try:
                 applied = await self._reconfiguration.reload()
             except ConfigError as error:
-                _log.error("not reloaded, the old configuration stays in force: %s", error)
+                _log.error(
+                    "not reloaded, the old configuration stays in force: %s", error, extra={"event": "not_reloaded"}
+                )
                 notify.ready(f"not reloaded, the old configuration stays in force: {error}")
             else:
-                _log.info("reloaded: %d changes", len(applied.changes))
+                _log.info("reloaded: %d changes", len(applied.changes), extra={"event": "reloaded"})
                 notify.ready(self._status())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Coroutine
@@ -12,7 +13,7 @@ from typing import Any
 
 from backends.state_directory import StateDirectory
 from backends.virtual_device import VirtualDevice
-from config import model
+from config import __version__, model
 from daemon import credentials, inherited, notify, readiness
 from daemon.assembly import Assembly
 from daemon.control.server import ControlServer
@@ -59,6 +60,7 @@ class Service:
         """
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
+        _log.info("annexd %s is starting, process %d", __version__, os.getpid(), extra={"event": "daemon_starting"})
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         try:
@@ -87,21 +89,24 @@ class Service:
                 for address in addresses(self._config):
                     await daemon.portals.open(address)
                 for words in self._inherited.unmatched(addresses(self._config)):
-                    _log.error("%s", words)
+                    _log.error("%s", words, extra={"event": "socket_unmatched"})
                 daemon.phase = Phase.SERVING
                 if self._announce:
                     self._print_luns(daemon.assembly)
-                _log.info("serving %d logical units", len(daemon.assembly.virtual_devices))
+                _log.info(
+                    "serving %d logical units", len(daemon.assembly.virtual_devices), extra={"event": "daemon_ready"}
+                )
                 notify.ready(status())
                 heartbeat.start()
                 reloads.allow()
                 await stop.wait()
-            _log.info("stopping")
+            _log.info("stopping", extra={"event": "daemon_stopping"})
         finally:
             daemon.phase = Phase.STOPPING
             notify.stopping()
             await self._stop(daemon, endpoints)
             heartbeat.close()
+            _log.info("stopped", extra={"event": "daemon_stopped"})
         return 0
 
     def _make(self, endpoints: list[Endpoint]) -> Daemon:
@@ -135,7 +140,11 @@ class Service:
                     await endpoint.close()
                 await daemon.assembly.close()
         except TimeoutError:
-            _log.error("not everything ended within %d s; dirty marks are kept for the next start", STOP_LIMIT_S)
+            _log.error(
+                "not everything ended within %d s; dirty marks are kept for the next start",
+                STOP_LIMIT_S,
+                extra={"event": "daemon_stop_incomplete"},
+            )
 
     def _print_luns(self, assembly: Assembly) -> None:
         """Print a line per LUN of the first target, and the line that says that hosts can log in."""

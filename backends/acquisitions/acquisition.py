@@ -18,6 +18,7 @@ fence again.
 from __future__ import annotations
 
 import enum
+import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -57,6 +58,8 @@ WIRE_STATE = {
     Phase.READY: AcquisitionState.READY,
     Phase.FAILED: AcquisitionState.FAILED,
 }
+
+_log = logging.getLogger(__name__)
 
 
 class Subject(NamedTuple):
@@ -135,6 +138,16 @@ class Acquisition:
             reason: what a host that still waits for its status is told.
         """
         if self.phase is not Phase.ENDED:
+            subject = self.subject
+            if self.phase is not Phase.FENCING:
+                _log.info(
+                    "acquisition %d of %r has ended: %d of %d blocks handed over",
+                    subject.identifier,
+                    subject.host,
+                    self.handed_over_blocks,
+                    subject.blocks,
+                    extra={"event": "acquisition_ended"},
+                )
             self.phase = Phase.ENDED
             if self._expiry is not None:
                 self._expiry.cancel()
@@ -200,6 +213,15 @@ class Acquisition:
         if error is not None:
             self.end(reason=_sense_of(error))
             return
+        subject = self.subject
+        _log.info(
+            "acquisition %d of %r: %d blocks from block %d are read",
+            subject.identifier,
+            subject.host,
+            subject.blocks,
+            subject.lba,
+            extra={"event": "acquisition_begun"},
+        )
         self.phase = Phase.READING
         self._expires_at = self._scheduler.now() + self.subject.lifetime_s
         self._expiry = self._scheduler.call_later(self.subject.lifetime_s, self._lifetime_over)

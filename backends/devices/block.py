@@ -210,6 +210,7 @@ class BlockDevice:
         self._queue = WriteQueue(found.descriptor, self._scheduler, self._workers, self._written)
         self._failed_before_open = self.failed_flushes
         self._unready = None
+        _log.info("device %s: in use, %s", self.name, self.path, extra={"event": "device_ready"})
         self._become(DeviceState.READY)
 
     def _block(self, state: DeviceState, reason: VolumeError) -> None:
@@ -226,7 +227,7 @@ class BlockDevice:
     def _failure(self, error: Exception, operation: str, lba: int | None) -> VolumeError:
         failed = failure(error, operation, self.path, lba)
         if failed.fault is Fault.BLOCKED and self._unready is None:
-            _log.error("%s: the device is gone", failed)
+            _log.error("%s: the device is gone", failed, extra={"event": "device_lost"})
             self._block(DeviceState.BLOCKED, failed)
         return failed
 
@@ -277,7 +278,11 @@ class BlockDevice:
             done(refusal)
 
     def _count_failed_flush(self, error: VolumeError) -> None:
-        _log.error("%s; writes that were acknowledged may be lost, and flushes fail from now on", error)
+        _log.error(
+            "%s; writes that were acknowledged may be lost, and flushes fail from now on",
+            error,
+            extra={"event": "device_flush_failed"},
+        )
         self.failed_flushes += 1
         self._failed_flush = VolumeError(Fault.WRITE_ERROR, f"{error.detail} (an earlier flush)")
 

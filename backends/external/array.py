@@ -207,7 +207,7 @@ class ExternalArray:
 
     def unit_changed(self, unit: ExternalLogicalUnit, why: str) -> None:
         """Look at all LUs again, soon."""
-        log.info("%s: %s", unit.name, why)
+        log.info("%s: %s", unit.name, why, extra={"event": "external_lu_changed"})
         self._look_again(SETTLE_S)
 
     # --- Discovery ---
@@ -319,7 +319,13 @@ class ExternalArray:
         if here is not None and here[0] == unit.id:
             return ""
         if unit.id in where:
-            log.info("%s: LU %s is at %s now", unit.name, unit.id.hex(), where[unit.id].hex())
+            log.info(
+                "%s: LU %s is at %s now",
+                unit.name,
+                unit.id.hex(),
+                where[unit.id].hex(),
+                extra={"event": "external_lu_moved"},
+            )
             unit.lun = where[unit.id]
             return ""
         if here is not None:
@@ -329,7 +335,7 @@ class ExternalArray:
     def _discovered(self) -> None:
         self._discovery = None
         if self.state is not ArrayState.READY:
-            log.info("array %s: ready, %d LUs", self.name, len(self._units))
+            log.info("array %s: ready, %d LUs", self.name, len(self._units), extra={"event": "array_ready"})
         self.state = ArrayState.READY
         self.reason = ""
         if any(unit.state is DeviceState.BLOCKED for unit in self._units):

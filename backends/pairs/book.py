@@ -7,6 +7,7 @@ pairs and takes them off again, and tells hosts by unit attentions. What happens
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,7 @@ PAIR_STATE_CHANGED = 0x80, 0x80  # ASC, ASCQ of the unit attention
 FLAGS_OFFSET = 9
 
 Answer = Callable[[ScsiError | None], None]
+_log = logging.getLogger(__name__)
 _RESYNCS = {0: PairCommand.RESYNC, RESYNC_REVERSE: PairCommand.REVERSE, RESYNC_SWAP: PairCommand.SWAP}
 _COMMANDS = {
     ArrayOut.PAIR_SPLIT: PairCommand.SPLIT,
@@ -234,6 +236,7 @@ class PairBook:
 
     def _end(self, pair: Pair, asker: Nexus, done: Callable[[], None]) -> None:
         """The pair is no more: each LU goes on with its own leg."""
+        _log.info("pair %d: ended", pair.number, extra={"event": "pair_ended"})
         del self._pairs[pair.number]
         del self._operations[pair.number]
         tell_hosts(pair, asker)

@@ -60,7 +60,12 @@ class PairBuilder:
             if parts.slot is None:
                 legs.append(AbsentVolume(record.blocks, record.block_bytes, RECORD_DAMAGED))
             elif unit is None:
-                _log.error("pair %d: there is no LU %s; the pair is kept, and that leg is blocked", record.number, naa)
+                _log.error(
+                    "pair %d: there is no LU %s; the pair is kept, and that leg is blocked",
+                    record.number,
+                    naa,
+                    extra={"event": "pair_unit_missing"},
+                )
                 legs.append(AbsentVolume(record.blocks, record.block_bytes, f"there is no LU {naa}"))
             else:
                 legs.append(unit.virtual_device)
@@ -72,12 +77,23 @@ class PairBuilder:
         try:
             slot, record = store.open_record(entry.number)
         except DamagedError as error:
-            _log.error("pair %d: %s; nothing of it is served until it is deleted", entry.number, error)
+            _log.error(
+                "pair %d: %s; nothing of it is served until it is deleted",
+                entry.number,
+                error,
+                extra={"event": "pair_damaged"},
+            )
             return self._bring_back_damaged(entry)
         dirty = DirtyMap(record.blocks, record.block_bytes)
         log = self._open_log(store, record, dirty)
         pair = self.build(PairParts(record, slot, dirty, log))
-        _log.info("pair %d is back: %s, %d blocks out of sync", record.number, record.state.name, dirty.dirty_blocks())
+        _log.info(
+            "pair %d is back: %s, %d blocks out of sync",
+            record.number,
+            record.state.name,
+            dirty.dirty_blocks(),
+            extra={"event": "pair_back"},
+        )
         return pair
 
     def _open_log(self, store: PairStore, record: PairRecord, dirty: DirtyMap) -> IntentLog:
@@ -87,12 +103,24 @@ class PairBuilder:
             log = IntentLog(store.directory.open(name), identity, dirty, self._workers)
             damaged = log.load()
         except OSError as error:
-            _log.error("pair %d: %s can not be used (%s); all is dirty", record.number, name, error)
+            _log.error(
+                "pair %d: %s can not be used (%s); all is dirty",
+                record.number,
+                name,
+                error,
+                extra={"event": "pair_marks_unusable"},
+            )
             dirty.set_all()
             file = store.directory.create(name, IntentLayout(dirty.extents).file_bytes)
             return IntentLog(file, identity, dirty, self._workers)
         if damaged and record.state is not PairState.COPY:  # in COPY most of the marks were never written
-            _log.error("pair %d: %d sectors of %s are damaged; they count as dirty", record.number, damaged, name)
+            _log.error(
+                "pair %d: %d sectors of %s are damaged; they count as dirty",
+                record.number,
+                damaged,
+                name,
+                extra={"event": "pair_marks_damaged"},
+            )
         return log
 
     def _bring_back_damaged(self, entry: IndexEntry) -> Pair:

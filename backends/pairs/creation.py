@@ -131,6 +131,8 @@ class PairCreation:
     def _listed(self, result: Exception | None) -> None:
         assert self._pair is not None
         if result is None:
+            record = self._pair.record
+            _log.info("pair %d: formed of %s and %s", record.number, *record.naas, extra={"event": "pair_formed"})
             self._book.admit(self._pair)
             self._done(None)
             self._resume()
@@ -160,7 +162,7 @@ class PairCreation:
 
     def _undo(self, error: ScsiError) -> None:
         pair = self._pair
-        _log.warning("forming a pair failed: %s", error)
+        _log.warning("forming a pair failed: %s", error, extra={"event": "pair_forming_failed"})
         if pair is None:
             self._remove(error)
         else:

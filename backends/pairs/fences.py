@@ -125,17 +125,23 @@ class PairFences:
     # --- FenceHolder ---
 
     def fence_lapsed(self, unit: ExternalLogicalUnit) -> None:
-        _log.warning("pair %d: the fence on %s lapsed", self._number, unit.name)
+        _log.warning("pair %d: the fence on %s lapsed", self._number, unit.name, extra={"event": "fence_lost"})
         self._lapse(unit)
         self._changed()
 
     def fence_retaken(self, unit: ExternalLogicalUnit) -> None:
-        _log.info("pair %d: the fence on %s is held again", self._number, unit.name)
+        _log.info("pair %d: the fence on %s is held again", self._number, unit.name, extra={"event": "fence_held"})
         self._lapsed.discard(unit)
         self._changed()
 
     def fence_refused(self, unit: ExternalLogicalUnit, error: VolumeError) -> None:
-        _log.warning("pair %d: the array refuses the fence on %s: %s", self._number, unit.name, error)
+        _log.warning(
+            "pair %d: the array refuses the fence on %s: %s",
+            self._number,
+            unit.name,
+            error,
+            extra={"event": "fence_refused"},
+        )
 
     def _lapse(self, unit: ExternalLogicalUnit) -> None:
         self._lapsed.add(unit)

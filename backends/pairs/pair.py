@@ -176,7 +176,13 @@ class Pair:
             self.mirror.hold(STATE_HOLD)
         self._set_roles()
         if before.state is not self.record.state:
-            _log.info("pair %d: %s → %s", self.number, before.state.name, self.record.state.name)
+            _log.info(
+                "pair %d: %s → %s",
+                self.number,
+                before.state.name,
+                self.record.state.name,
+                extra={"event": "pair_state"},
+            )
         if self._writer is not None:
             self._writer.store(self.record, done or _ignore)
 
@@ -221,7 +227,7 @@ class Pair:
         else:
             event = PairEvent.SOURCE_LEG_LOST
         self.last_error = f"the leg of {self.record.naas[leg]} was lost: {error}"
-        _log.error("pair %d: %s", self.number, self.last_error)
+        _log.error("pair %d: %s", self.number, self.last_error, extra={"event": "pair_leg_lost"})
         self.suspend(event)
         self.faults.drop(leg, error)
         self.mirror.go_on()
@@ -245,7 +251,7 @@ class Pair:
 
     def flush_failed(self, leg: int, error: VolumeError) -> None:
         self.last_error = f"a flush of the leg of {self.record.naas[leg]} failed: {error}"
-        _log.error("pair %d: %s", self.number, self.last_error)
+        _log.error("pair %d: %s", self.number, self.last_error, extra={"event": "pair_flush_failed"})
         self.mirror.mark_unflushed()
         self.change(failed_flushes=self.record.failed_flushes | (1 << leg))
 
@@ -295,7 +301,7 @@ class Pair:
             device = unit.virtual_device if unit else None
             if device is not None and device.fault() is None and not self._fits(device):
                 why = f"virtual device {device.number} has another size than when it was paired"
-                _log.error("pair %d: %s", self.number, why)
+                _log.error("pair %d: %s", self.number, why, extra={"event": "pair_size_changed"})
                 self.mirror.replace_leg(leg, AbsentVolume(self.record.blocks, self.record.block_bytes, why))
         self._paths_changed()
         self.synchronizer.advance()

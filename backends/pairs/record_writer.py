@@ -63,7 +63,12 @@ class RecordWriter:
         def ended(result: Exception | None) -> None:
             self._busy = False
             if result is not None:
-                _log.error("pair %d: its state could not be stored: %s", record.number, result)
+                _log.error(
+                    "pair %d: its state could not be stored: %s",
+                    record.number,
+                    result,
+                    extra={"event": "pair_not_stored"},
+                )
                 if self._next is None and not self._closed:
                     self._next = record
                     self._scheduler.call_later(RETRY_S, self._step)

@@ -46,6 +46,7 @@ class Synchronizer:
         self._flushing = False
         self._looking = False
         self._closed = False
+        self._copying = False  # said to be so
         self._compared = False  # since the last lapse
         self._compare_again = False
         self._askers: list[Callable[[ScsiError | None], None]] = []
@@ -103,6 +104,8 @@ class Synchronizer:
             kind = Comparison
         else:
             self._tell_askers(PairStateForbids())
+        if kind is not Copy:
+            self._copying = False
         if kind is None:
             return
         if not self._ready():
@@ -111,6 +114,15 @@ class Synchronizer:
         self._compare_again = False
         self._walk = kind(self._pair.mirror, self._scheduler, self._limits, self._ended)
         self._walk.rewrite = bool(record.failed_flushes & (1 << record.current))
+        if kind is Copy and not self._copying:
+            self._copying = True
+            blocks = self._pair.mirror.dirty.dirty_blocks()
+            _log.info(
+                "pair %d: copying begins, %d blocks are out of sync",
+                self._pair.number,
+                blocks,
+                extra={"event": "copy_begun"},
+            )
         self._walk.start()
 
     def _ready(self) -> bool:
@@ -149,7 +161,7 @@ class Synchronizer:
         pair = self._pair
         if end.error is not None and end.leg is not None:
             pair.last_error = f"copying stopped at the leg of {pair.record.naas[end.leg]}: {end.error}"
-            _log.warning("pair %d: %s", pair.number, pair.last_error)
+            _log.warning("pair %d: %s", pair.number, pair.last_error, extra={"event": "copy_stopped"})
             if end.error.fault in _HOPELESS and end.leg != pair.record.current:
                 pair.leg_lost(end.leg, end.error)
             elif end.bad_blocks:
@@ -179,6 +191,8 @@ class Synchronizer:
     def _copied(self) -> None:
         """Every block is equal on both legs, stably."""
         pair = self._pair
+        _log.info("pair %d: copying is done", pair.number, extra={"event": "copy_done"})
+        self._copying = False
         step = pair_states.event_step(pair.state, PairEvent.COPIED)
         assert step is not None
         if pair.record.unverified and not self._compared:
@@ -201,7 +215,12 @@ class Synchronizer:
             self.advance()
             return
         if end.found_blocks:
-            _log.warning("pair %d: %d blocks differ between its legs", pair.number, end.found_blocks)
+            _log.warning(
+                "pair %d: %d blocks differ between its legs",
+                pair.number,
+                end.found_blocks,
+                extra={"event": "pair_differs"},
+            )
         pair.look_again()
         self._tell_askers(None)
         if not pair.record.unverified:
