@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from config import model
@@ -41,10 +41,14 @@ class PortalHosts:
     Args:
         config: checked.
         portal: host and port, as `config.model.split_portal` gives them.
+        draining: the portals that admit no new sessions, of all that there are.
     """
 
-    def __init__(self, config: model.Config, portal: tuple[str, int]) -> None:
+    def __init__(
+        self, config: model.Config, portal: tuple[str, int], draining: Collection[tuple[str, int]] = frozenset()
+    ) -> None:
         self._portal = portal
+        self._draining = draining
         self.use(config)
 
     def use(self, config: model.Config) -> None:
@@ -57,7 +61,24 @@ class PortalHosts:
         }
 
     def admit(self, initiator_name: str, target_name: str, addresses: Addresses) -> Admission:
-        """Say how this host may use this target.
+        """Say how this host may log in to this target now.
+
+        Raises:
+            LoginRefused: see `rights`; and at a portal that is being drained TARGET_MOVED_TEMPORARILY, with another
+                portal of the target to go to, or SERVICE_UNAVAILABLE where there is none.
+
+        Spec: RFC 7143 11.13.5, status 0101 and 0301; 13.8 "TargetAddress": without a portal group tag.
+        """
+        admission = self.rights(initiator_name, target_name, addresses)
+        if self._portal in self._draining:
+            others = self._portals(self._targets[target_name], addresses)
+            other = next((model.join_portal(portal.address, portal.port) for portal in others), None)
+            status = LoginStatus.TARGET_MOVED_TEMPORARILY if other else LoginStatus.SERVICE_UNAVAILABLE
+            raise LoginRefused(status, f"{initiator_name!r} comes by a portal that is being drained", other)
+        return admission
+
+    def rights(self, initiator_name: str, target_name: str, addresses: Addresses) -> Admission:
+        """Say how this host may use this target, whether or not it may log in just now.
 
         Raises:
             LoginRefused: NOT_FOUND for a target that is not on this portal; AUTHORIZATION_FAILURE for a host that
@@ -90,11 +111,20 @@ class PortalHosts:
         return Admission(chap, PORTAL_GROUP_TAG)
 
     def targets(self, initiator_name: str, addresses: Addresses) -> Iterator[TargetListing]:
-        """List the targets that would admit this host on the portal where it asks, with all their portals."""
+        """List the targets that would admit this host on the portal where it asks, with their portals."""
         for target in self._targets.values():
             who = _acl(target, initiator_name) or target.anyone
             if who is not None and _admitted_from(who.addresses, addresses.peer_address):
-                yield TargetListing(target.name, list(_portals(target, addresses)))
+                yield TargetListing(target.name, list(self._portals(target, addresses)))
+
+    def _portals(self, target: model.Target, addresses: Addresses) -> Iterator[Portal]:
+        """List the portals of a target that admit sessions, as seen by who came in at `addresses`.
+
+        A wildcard is the address that it used.
+        """
+        for address, port in map(model.split_portal, target.portals):
+            if (address, port) not in self._draining:
+                yield Portal(addresses.local_address if address in _WILDCARDS else address, port, PORTAL_GROUP_TAG)
 
 
 def read_write_hosts(config: model.Config, virtual_device: str) -> frozenset[str]:
@@ -142,13 +172,6 @@ def _admitted_from(allowed: list[str] | None, address: str) -> bool:
         peer = peer.ipv4_mapped
     networks = (ipaddress.ip_network(network) for network in allowed)
     return any(peer in network for network in networks if network.version == peer.version)
-
-
-def _portals(target: model.Target, addresses: Addresses) -> Iterator[Portal]:
-    """List the portals of a target as seen by who came in at `addresses`: a wildcard is the address that it used."""
-    for text in target.portals:
-        address, port = model.split_portal(text)
-        yield Portal(addresses.local_address if address in _WILDCARDS else address, port, PORTAL_GROUP_TAG)
 
 
 def _chap_policy(chap: model.Chap | None, mutual: model.Chap | None) -> ChapPolicy | None:

@@ -19,6 +19,7 @@ from daemon.host_history import HostHistory
 from daemon.latency_sampler import NEVER, LatencySampler
 from scsi.iscsi.connection import Connection
 from scsi.iscsi.directory import Addresses, TargetDirectory
+from scsi.iscsi.errors import LoginStatus
 from scsi.iscsi.events import Event, LoggedIn, LoginFailed, ProtocolFault, ScsiCommand, SessionEnded, TaskManagement
 from scsi.iscsi.registry import SessionRegistry
 from scsi.iscsi.session import Session
@@ -68,6 +69,7 @@ class Portal:
         self._in_login: dict[HostConnection, None] = {}
         self.history = history or HostHistory()
         self._server: asyncio.Server | None = None
+        self._dropping: asyncio.TimerHandle | None = None
 
     async def listen(self, host: str, port: int, inherited: socket.socket | None = None) -> None:
         """Listen on an address.
@@ -96,9 +98,30 @@ class Portal:
         if self._server is not None:
             self._server.close()
 
+    def send_away(self, within_s: int) -> None:
+        """Ask the hosts of all sessions to log out, and drop those that are still there when the time is up."""
+        self.let_stay()
+        for connection in list(self._connections):
+            connection.request_logout(within_s)
+        self._dropping = asyncio.get_running_loop().call_later(within_s, self._drop_sessions)
+
+    def let_stay(self) -> None:
+        """Drop nobody after all."""
+        if self._dropping is not None:
+            self._dropping.cancel()
+            self._dropping = None
+
+    def _drop_sessions(self) -> None:
+        self._dropping = None
+        # Also those that were in their login, and were asked nothing. Discovery sessions end by themselves.
+        for connection in list(self._connections):
+            if not connection.discovering:
+                connection.drop()
+
     async def close(self) -> None:
         """Take no more connections, end those there are, and wait until what they were told has gone out."""
         self.stop_listening()
+        self.let_stay()
         ending = list(self._connections)
         for connection in ending:
             connection.drop()
@@ -113,7 +136,12 @@ class Portal:
         self._in_login[connection] = None
         if len(self._in_login) > MAX_IN_LOGIN:
             oldest = next(iter(self._in_login))
-            _log.warning("closing a connection from %s: %d others have not logged in", oldest.peer, MAX_IN_LOGIN)
+            _log.warning(
+                "closing a connection from %s: %d others have not logged in",
+                oldest.peer,
+                MAX_IN_LOGIN,
+                extra={"event": "half_open_dropped"},
+            )
             oldest.drop()
 
     def logged_in(self, connection: HostConnection) -> None:
@@ -217,6 +245,16 @@ class HostConnection(asyncio.BufferedProtocol):
         self._act(self._core.drop())
         self._flush()
 
+    @property
+    def discovering(self) -> bool:
+        """Whether it carries a Discovery session."""
+        session = self._core.session
+        return session is not None and session.discovery
+
+    def request_logout(self, within_s: int) -> None:
+        """Ask the host to log out."""
+        self._core.request_logout(within_s)
+
     def _act(self, events: list[Event]) -> None:
         asked_bytes = 0
         for event in events:
@@ -247,11 +285,15 @@ class HostConnection(asyncio.BufferedProtocol):
     def _login_failed(self, event: Event) -> None:
         failed = cast(LoginFailed, event)
         self._portal.history.refused[failed.status.name] += 1
-        _log.warning("%s: %s", self.peer, failed.text)
+        arguments = self.peer, failed.initiator_name, failed.text
+        if failed.status == LoginStatus.AUTHENTICATION_FAILURE:
+            _log.warning("%s, %r: %s", *arguments, extra={"event": "chap_failed"})
+        else:
+            _log.warning("%s, %r: %s", *arguments, extra={"event": "login_refused"})
 
     def _fault(self, event: Event) -> None:
         self._portal.history.protocol_faults += 1
-        _log.warning("%s: %s", self.peer, cast(ProtocolFault, event).text)
+        _log.warning("%s: %s", self.peer, cast(ProtocolFault, event).text, extra={"event": "protocol_fault"})
 
     def _wake(self) -> None:
         self._loop.call_soon(self._woken)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 
 from config import model
@@ -14,6 +15,10 @@ from daemon.portal import Portal, SessionHandler
 from scsi.iscsi.registry import SessionRegistry
 
 Address = tuple[str, int]
+
+LOGOUT_WITHIN_S = 30  # open-iscsi and libiscsi log out at once; this is for commands in progress
+
+_log = logging.getLogger(__name__)
 
 
 def addresses(config: model.Config) -> list[Address]:
@@ -32,6 +37,7 @@ class Portals:
 
     Attributes:
         history: what came in by them and is over.
+        draining: the addresses of those that admit no new sessions.
     """
 
     def __init__(
@@ -48,6 +54,7 @@ class Portals:
         self.history = HostHistory()
         self._portals: dict[Address, Portal] = {}
         self._hosts: dict[Address, PortalHosts] = {}
+        self.draining: set[Address] = set()
 
     def __iter__(self) -> Iterator[tuple[Address, Portal]]:
         return iter(list(self._portals.items()))
@@ -71,11 +78,12 @@ class Portals:
         Raises:
             ConfigError: that can not be.
         """
-        hosts = PortalHosts(self._config, address)
+        hosts = PortalHosts(self._config, address, self.draining)
         portal = Portal(hosts, self._registry, self._handler, self.history)
         await self._listen(portal, address)
         self._portals[address] = portal
         self._hosts[address] = hosts
+        _log.info("listening on %s", model.join_portal(*address), extra={"event": "portal_open"})
 
     def make_way(self, address: Address) -> None:
         """Take no more connections at an address; the sessions from there go on."""
@@ -89,10 +97,30 @@ class Portals:
         """
         await self._listen(self._portals[address], address)
 
+    def drain(self, address: Address, within_s: int = LOGOUT_WITHIN_S) -> None:
+        """Admit no new sessions at an address, and have those that came in there go.
+
+        Hosts that try get the address of another portal, or are told to come later. The portal goes on listening for
+        that: a refused connection would look like a broken network, and say less. Discovery does not name it.
+
+        Args:
+            address: of an open portal.
+            within_s: hosts are asked to log out within this time, and dropped after it.
+        """
+        self.draining.add(address)
+        self._portals[address].send_away(within_s)
+
+    def undrain(self, address: Address) -> None:
+        """Admit sessions again; those that have not gone yet stay."""
+        self.draining.discard(address)
+        self._portals[address].let_stay()
+
     async def close(self, address: Address) -> None:
         """Listen there no more, and end the sessions that came in there."""
+        self.draining.discard(address)
         del self._hosts[address]
         await self._portals.pop(address).close()
+        _log.info("not listening on %s any more", model.join_portal(*address), extra={"event": "portal_closed"})
 
     async def close_all(self) -> None:
         """Close every portal."""

@@ -80,7 +80,7 @@ class Sessions:
         else:
             nexus.lun_map = self._lun_map(session, self._units())
         port.nexus_created(nexus)
-        _log.info("%r has logged in to %s", nexus.initiator_port, nexus.target_name)
+        _log.info("%r has logged in to %s", nexus.initiator_port, nexus.target_name, extra={"event": "session_begun"})
         return port.execute
 
     def manage(self, request: TaskManagement) -> None:
@@ -96,7 +96,12 @@ class Sessions:
         del self._ends[session]
         self._ports[session.target_name].nexus_lost(nexus)
         self._sessions_of[nexus.initiator_name] -= 1
-        _log.info("the session of %r has ended: %s", nexus.initiator_port, event.reason.value)
+        _log.info(
+            "the session of %r has ended: %s",
+            nexus.initiator_port,
+            event.reason.value,
+            extra={"event": "session_ended"},
+        )
         # Not at once: a login that takes this session's place is the next event.
         self._scheduler.call_soon(lambda: self._look_for_host(nexus.initiator_name))
 
@@ -122,7 +127,7 @@ class Sessions:
         before: Admission = session.admission
         rights: Rights = before.context
         try:
-            now = rights.hosts.admit(session.initiator_name, session.target_name, rights.addresses)
+            now = rights.hosts.rights(session.initiator_name, session.target_name, rights.addresses)
         except LoginRefused as refusal:
             return str(refusal)
         if (now.context.acl is None) != (rights.acl is None):
@@ -137,7 +142,9 @@ class Sessions:
         """End a session from this side; the host is told, and may log in again."""
         end = self._ends.get(session)
         if end is not None:
-            _log.info("ending the session of %r: %s", session.nexus.initiator_port, reason)
+            _log.info(
+                "ending the session of %r: %s", session.nexus.initiator_port, reason, extra={"event": "session_ending"}
+            )
             end()
 
     def _look_for_host(self, initiator_name: str) -> None:

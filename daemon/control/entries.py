@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -13,12 +13,14 @@ from daemon.control.authorization import Right
 from daemon.control.errors import RefusedError, UnknownError
 from daemon.control.route import IN_CHANGE, Asked, ChangeAnswer, Control, Fields, Route
 from daemon.daemon import Daemon
+from daemon.portals import LOGOUT_WITHIN_S
 
 
 class DrainForm(msgspec.Struct, forbid_unknown_fields=True):
-    """Whether a portal is to take no more connections."""
+    """Whether a portal is to admit no sessions, and the time that hosts have to log out before they are dropped."""
 
     drain: bool
+    within_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = LOGOUT_WITHIN_S
 
 
 # --- Lists ------------------------------------------------------------------------------------------------------------
@@ -132,13 +134,13 @@ async def _drain(control: Control, asked: Asked) -> dict[str, Any]:
     place = _place(("targets", "portals"), asked.names)
     portal: str = edits.find(control.daemon.config, place)
     address = model.split_portal(portal)
-    found = control.daemon.portals.find(address)
-    if found is None:
+    portals = control.daemon.portals
+    if portals.find(address) is None:
         raise RefusedError(edits.shell_path(place), "is not open")
     if asked.body.drain:
-        control.daemon.portals.make_way(address)
-    elif not found.listening:
-        await control.daemon.portals.resume(address)
+        portals.drain(address, asked.body.within_s)
+    else:
+        portals.undrain(address)
     return views.portal_row(control.daemon, portal)
 
 
@@ -182,7 +184,8 @@ _SECTIONS = [
     *_section_routes("/v1/metrics", "metrics", removable=True),
     Route(
         "POST", "/v1/targets/{target}/portals/{portal}/drain", Right.CHANGE,
-        "Take no more connections at a portal, or take them again; it is not saved", _Row, _drain, body=DrainForm,
+        "Send the sessions of a portal away and admit none, or admit them again; it is not saved", _Row, _drain,
+        body=DrainForm,
     ),
 ]  # fmt: skip
 

@@ -249,8 +249,7 @@ def target_row(daemon: Daemon, target: model.Target) -> dict[str, Any]:
 def portal_row(daemon: Daemon, portal: str) -> dict[str, Any]:
     """Show a portal of a target."""
     address = model.split_portal(portal)
-    found = daemon.portals.find(address)
-    return {"portal": model.join_portal(*address), "draining": found is not None and not found.listening}
+    return {"portal": model.join_portal(*address), "draining": address in daemon.portals.draining}
 
 
 def vdev_name(daemon: Daemon, naa: bytes) -> str:

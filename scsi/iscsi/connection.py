@@ -35,6 +35,7 @@ from scsi.iscsi.login import LoginPhase
 from scsi.iscsi.options import TargetOptions
 from scsi.iscsi.pdu import (
     ASYNC_CONNECTION_DROP,
+    ASYNC_LOGOUT_REQUESTED,
     CLOSE_CONNECTION,
     CLOSE_SESSION,
     LOGOUT_CID_NOT_FOUND,
@@ -192,19 +193,28 @@ class Connection:
     def drop(self, reason: EndReason = EndReason.ADMINISTRATIVE) -> list[Event]:
         """End the connection and its session from this side, telling the initiator that it will be."""
         session = self.session
-        if session is not None and not self.closing and not session.discovery:
-            message = AsyncMessage(
-                NO_LUN,
-                session.take_stat_sn(),
-                session.exp_cmd_sn,
-                session.max_cmd_sn,
-                ASYNC_CONNECTION_DROP,
-                0,
-                (session.cid, session.parameters.default_time2wait, 0),
-            )
-            self.writer.send(encode_async_message(message))
+        if session is not None:
+            self._send_event(ASYNC_CONNECTION_DROP, (session.cid, session.parameters.default_time2wait, 0))
         self._end(reason)
         return self.take_events()
+
+    def request_logout(self, within_s: int) -> None:
+        """Ask the initiator to log out; to drop the connection of one that does not is the caller's.
+
+        Spec: RFC 7143 11.9.1, event 1: "logout ... no later than Parameter3 seconds".
+        """
+        self._send_event(ASYNC_LOGOUT_REQUESTED, (0, 0, within_s))
+
+    def _send_event(self, event: int, parameters: tuple[int, int, int]) -> None:
+        """Send an Asynchronous Message, unless nobody would listen."""
+        session = self.session
+        if session is None or self.closing or session.discovery or session.end_reason is not None:
+            return
+        message = AsyncMessage(
+            NO_LUN, session.take_stat_sn(), session.exp_cmd_sn, session.max_cmd_sn, event, 0, parameters
+        )
+        self.writer.send(encode_async_message(message))
+        self.writer.announce()
 
     # --- what login and the session call ---
 

@@ -21,7 +21,7 @@ import pytest
 
 from daemon.control.server import FIRST_REQUEST_LIMIT_S
 from tests.support.control import ControlClient, part
-from tests.support.host import Host
+from tests.support.host import Host, HostLost
 from tests.support.ports import free_port
 from tests.support.served import Served
 
@@ -208,13 +208,44 @@ def test_a_session_is_listed_and_ended(api: ControlClient, served: Served) -> No
             time.sleep(0.05)
 
 
-def test_a_drained_portal_takes_no_connection_until_it_is_opened_again(api: ControlClient, served: Served) -> None:
-    drain = f"/v1/targets/{TARGET}/portals/{part(f'127.0.0.1:{served.port}')}/drain"
-    assert api.ask("POST", drain, {"drain": True}).document["draining"] is True
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", served.port), timeout=5)
+def test_a_drained_portal_sends_its_hosts_to_another_until_it_is_opened_again(
+    api: ControlClient, served: Served
+) -> None:
+    add_disks(api, served.folder)
+    portals, other = f"/v1/targets/{TARGET}/portals", free_port()
+    assert api.ask("POST", f"/v1/targets/{TARGET}/luns", {"lun": 0, "virtual_device": "v-one"}).status == 201
+    assert api.ask("POST", portals, {"portal": f"127.0.0.1:{other}"}).status == 201
+    drain = f"{portals}/{part(f'127.0.0.1:{served.port}')}/drain"
+    with Host(served.port, target=TARGET) as host:
+        assert api.ask("POST", drain, {"drain": True}).document["draining"] is True
+        with pytest.raises(HostLost):  # it is asked to log out, and does
+            host.wait(lambda: False, LIMIT_S)
+    listed = subprocess.run(
+        ["iscsi-ls", f"iscsi://127.0.0.1:{served.port}"], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert f":{other}" in listed.stdout
+    assert f":{served.port}" not in listed.stdout
+    inquiry = ["iscsi-inq", f"iscsi://127.0.0.1:{served.port}/{TARGET}/0"]
+    subprocess.run(inquiry, capture_output=True, timeout=30, check=True)  # libiscsi goes where it is told to
+    elsewhere = f"{portals}/{part(f'127.0.0.1:{other}')}/drain"
+    assert api.ask("POST", elsewhere, {"drain": True}).document["draining"] is True
+    refused = subprocess.run(inquiry, capture_output=True, text=True, timeout=30, check=False)
+    assert "Service unavailable" in refused.stderr + refused.stdout
     assert api.ask("POST", drain, {"drain": False}).document["draining"] is False
-    socket.create_connection(("127.0.0.1", served.port), timeout=5).close()
+    with Host(served.port, target=TARGET):
+        pass
+
+
+def test_who_does_not_log_out_of_a_drained_portal_is_dropped(api: ControlClient, served: Served) -> None:
+    drain = f"/v1/targets/{TARGET}/portals/{part(f'127.0.0.1:{served.port}')}/drain"
+    with Host(served.port, target=TARGET):  # it is not looking
+        assert len(api.get("/v1/sessions")) == 1
+        assert api.ask("POST", drain, {"drain": True, "within_s": 1}).status == 200
+        deadline = time.monotonic() + LIMIT_S
+        while api.get("/v1/sessions"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert api.ask("POST", drain, {"drain": True, "within_s": 0}).status == 400
 
 
 # --- Who may ask ------------------------------------------------------------------------------------------------------

@@ -103,6 +103,27 @@ def test_an_acl_with_addresses_admits_its_host_only_from_there_even_where_anyone
     assert refused.value.status is LoginStatus.AUTHORIZATION_FAILURE
 
 
+def test_a_portal_that_is_drained_sends_hosts_to_another_and_is_not_listed() -> None:
+    draining = {("0.0.0.0", 3260)}
+    portal = PortalHosts(configuration(), ("0.0.0.0", 3260), draining)
+    with pytest.raises(LoginRefused) as refused:
+        portal.admit(KNOWN, TARGET, FROM_AFAR)
+    assert refused.value.status is LoginStatus.TARGET_MOVED_TEMPORARILY
+    assert refused.value.target_address == "[::1]:3261"
+    (listing,) = portal.targets(KNOWN, FROM_AFAR)
+    assert [(other.address, other.port) for other in listing.portals] == [("::1", 3261)]
+    assert portal.rights(KNOWN, TARGET, FROM_AFAR).chap is not None  # for sessions that are there
+    draining.add(("::1", 3261))
+    with pytest.raises(LoginRefused) as refused:
+        portal.admit(KNOWN, TARGET, FROM_AFAR)
+    assert (refused.value.status, refused.value.target_address) == (LoginStatus.SERVICE_UNAVAILABLE, None)
+    with pytest.raises(LoginRefused) as refused:  # who may not log in is not told
+        portal.admit(STRANGER, TARGET, FROM_AFAR)
+    assert refused.value.status is LoginStatus.AUTHORIZATION_FAILURE
+    draining.clear()
+    assert portal.admit(KNOWN, TARGET, FROM_AFAR).chap is not None
+
+
 @pytest.mark.parametrize("name", [OTHER, "iqn.2026-11.org.example:none"])
 def test_a_target_of_another_portal_is_as_one_that_does_not_exist(name: str) -> None:
     with pytest.raises(LoginRefused) as refused:

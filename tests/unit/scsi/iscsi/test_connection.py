@@ -152,6 +152,26 @@ def test_the_admin_can_end_a_session_and_the_initiator_is_told() -> None:
     assert peer.commands[0].aborted
 
 
+def test_a_logout_is_requested_with_the_time_that_there_is_for_it() -> None:
+    peer = Peer()
+    peer.log_in()
+    wakes = peer.wakes
+    peer.connection.request_logout(30)
+    assert peer.wakes == wakes + 1
+    (message,) = peer.look()
+    assert (message.opcode, message.raw[36]) == (ASYNC_MESSAGE, 1)
+    assert (message.short(38), message.short(40), message.short(42)) == (0, 0, 30)
+    assert not peer.connection.closing
+
+
+def test_a_discovery_session_is_not_asked_to_log_out() -> None:
+    peer = Peer()
+    peer.connection.request_logout(30)
+    peer.discover()
+    peer.connection.request_logout(30)
+    assert peer.look() == []
+
+
 def test_a_connection_in_login_can_be_dropped() -> None:
     peer = Peer()
     assert peer.connection.drop() == []
