@@ -5,13 +5,18 @@ no bucket is empty, and takes its whole cost even if that leaves less than nothi
 goes too, and the next one waits the longer. Over time the rate is met exactly, whatever the sizes are.
 
 What waits is still a command in progress of its host: it counts against its window, so that no more than that can wait,
-and `scsi.logical_unit` keeps it where aborts and resets find it.
+and `scsi.logical_unit` keeps it where aborts and resets find it. One that is aborted is withdrawn here: its place in
+the window is free again, and whoever sends and aborts for ever may not fill the memory with what waits for its turn.
+
+A write waits with its data in memory, within the session's memory. To hold back its R2T instead would bound the network
+too, but a limit is about the LU behind it, the window bounds the burst, and a host that has been asked for data may
+take as long as it likes to send it: the tokens taken for it would be lost to the commands after it.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 from weakref import WeakValueDictionary
@@ -66,7 +71,7 @@ class HostLimit:
         self._scheduler = scheduler
         self._commands: Bucket | None = None
         self._bytes: Bucket | None = None
-        self._waiting: deque[Waiting] = deque()
+        self._waiting: OrderedDict[object, Waiting] = OrderedDict()
         self._timer: Timer | None = None
 
     def set(self, max_iops: int | None, max_bytes_per_s: int | None) -> None:
@@ -76,19 +81,25 @@ class HostLimit:
         self._bytes = _changed(self._bytes, max_bytes_per_s, now)
         self._release()
 
-    def admit(self, size_bytes: int, go: Callable[[], None]) -> bool:
+    def admit(self, task: object, size_bytes: int, go: Callable[[], None]) -> bool:
         """Ask for a command; see `scsi.nexus.Limit`."""
         if not self._waiting and self._pause_s() == 0.0:
             self._take(size_bytes)
             return True
-        self._waiting.append(Waiting(size_bytes, go))
+        self._waiting[task] = Waiting(size_bytes, go)
         self._arm()
         return False
 
+    def withdraw(self, task: object) -> None:
+        """Forget a command that waits; it costs nothing."""
+        del self._waiting[task]
+
     def _release(self) -> None:
-        self._timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         while self._waiting and self._pause_s() == 0.0:
-            waiting = self._waiting.popleft()
+            _, waiting = self._waiting.popitem(last=False)
             self._take(waiting.size_bytes)
             waiting.go()
         self._arm()

@@ -151,14 +151,13 @@ class LogicalUnit:
         limited = self._task_set.limited
 
         def go() -> None:
-            if task in limited:  # else it was aborted
-                limited.remove(task)
-                self.execute(task)
+            del limited[task]
+            self.execute(task)
 
-        if limit.admit(task.data_in_bytes + task.data_out_bytes, go):
+        if limit.admit(task, task.data_in_bytes + task.data_out_bytes, go):
             self.execute(task)
         else:
-            limited.add(task)
+            limited[task] = limit
 
     def finish(self, task: Task, data_in: Buffer = b"", data_out_used: int | None = None) -> None:
         """End a task with GOOD.

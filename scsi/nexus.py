@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:  # logical_unit.py needs this module at run time
     from scsi.errors import ScsiError
     from scsi.logical_unit import LogicalUnit
+    from scsi.tasks import Task
 
 LUN_BYTES = 8
 
@@ -19,8 +20,11 @@ LUN_BYTES = 8
 class Limit(Protocol):
     """What bounds the reads and writes of a host at a logical unit."""
 
-    def admit(self, size_bytes: int, go: Callable[[], None]) -> bool:
-        """True: go now. False: `go` is called once, later."""
+    def admit(self, task: Task, size_bytes: int, go: Callable[[], None]) -> bool:
+        """True: go now. False: `go` is called once, later, unless the task is withdrawn."""
+
+    def withdraw(self, task: Task) -> None:
+        """Forget a task that waits."""
 
 
 class MappedUnit(NamedTuple):

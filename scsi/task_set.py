@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from scsi.commands import Command, Medium
+from scsi.nexus import Limit
 from scsi.status import TaskAttribute
 from scsi.tasks import Task
 
@@ -31,7 +32,7 @@ class TaskSet:
         waiting: not started, in the order they came.
         aborted: the volume, or a service, still has them; their answer goes nowhere.
         held: those of `running` that wait for an aborted write to end.
-        limited: come later, by the limit of their host.
+        limited: come later, by the limit of their host, which has them wait.
     """
 
     def __init__(self) -> None:
@@ -39,7 +40,7 @@ class TaskSet:
         self.waiting: dict[Task, Command | None] = {}
         self.aborted: dict[Task, Command | None] = {}
         self.held: dict[Task, Command] = {}
-        self.limited: set[Task] = set()
+        self.limited: dict[Task, Limit] = {}
         self._ordered = 0  # ORDERED tasks, waiting and running
         self._drains = 0
         self._drained: list[Callable[[], None]] = []
@@ -91,8 +92,9 @@ class TaskSet:
             True when it was never given to the volume, so that it has ended now; False when it runs on below.
         """
         task.aborted = True
-        if task in self.limited:
-            self.limited.remove(task)
+        limit = self.limited.pop(task, None)
+        if limit is not None:
+            limit.withdraw(task)
             return True
         if task in self.waiting:
             del self.waiting[task]

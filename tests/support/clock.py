@@ -75,6 +75,11 @@ class VirtualScheduler:
             heapq.heappop(self._later)
         return self._later[0][0] if self._later else None
 
+    @property
+    def pending(self) -> int:
+        """How many timers there are."""
+        return sum(timer.callback is not None for _, _, timer in self._later)
+
     def run_until(self, condition: Callable[[], bool]) -> None:
         """Run until `condition()` holds, waiting for posts of real threads; the virtual clock stands still.
 

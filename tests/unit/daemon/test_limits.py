@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import weakref
 
 import pytest
 
@@ -30,7 +31,7 @@ class Load:
             self.done.append((self._scheduler.now(), size))
             self._scheduler.call_soon(self._next)
 
-        if self._limit.admit(size, go):
+        if self._limit.admit(object(), size, go):
             go()
 
 
@@ -65,7 +66,7 @@ def test_commands_go_in_the_order_they_came(scheduler: VirtualScheduler) -> None
     limit = HostLimit(scheduler)
     limit.set(10, None)
     gone: list[int] = []
-    admitted = [limit.admit(512, lambda number=number: gone.append(number)) for number in range(5)]  # type: ignore[misc]
+    admitted = [limit.admit(number, 512, lambda number=number: gone.append(number)) for number in range(5)]  # type: ignore[misc]
     assert admitted == [True, False, False, False, False]
     scheduler.advance(1.0)
     assert gone == [1, 2, 3, 4]
@@ -75,8 +76,8 @@ def test_a_command_larger_than_a_second_s_worth_goes_and_the_next_waits_for_it(s
     limit = HostLimit(scheduler)
     limit.set(None, 1 << 20)
     gone: list[float] = []
-    assert limit.admit(4 << 20, lambda: None)
-    assert not limit.admit(512, lambda: gone.append(scheduler.now()))
+    assert limit.admit("large", 4 << 20, lambda: None)
+    assert not limit.admit("next", 512, lambda: gone.append(scheduler.now()))
     begun = scheduler.now()
     scheduler.advance(6.0)
     assert gone[0] - begun == pytest.approx(4.0, rel=0.1)
@@ -90,6 +91,38 @@ def test_a_limit_that_is_lifted_lets_all_go_that_wait(scheduler: VirtualSchedule
     limit.set(None, None)
     scheduler.run_until_idle()
     assert len(load.done) == 10
+
+
+def test_what_is_withdrawn_never_goes_costs_nothing_and_is_forgotten(scheduler: VirtualScheduler) -> None:
+    class Task:
+        pass
+
+    limit = HostLimit(scheduler)
+    limit.set(1, None)
+    gone: list[str] = []
+    assert limit.admit("first", 512, lambda: None)
+    for _ in range(1000):
+        task = Task()
+        left = weakref.ref(task)
+        assert not limit.admit(task, 512, lambda: gone.append("withdrawn"))
+        limit.withdraw(task)
+        del task
+        assert left() is None
+    assert not limit.admit("last", 512, lambda: gone.append("last"))
+    scheduler.advance(1.1)
+    assert gone == ["last"]
+
+
+def test_a_limit_that_is_set_again_and_again_keeps_one_timer(scheduler: VirtualScheduler) -> None:
+    limit = HostLimit(scheduler)
+    limit.set(1, None)
+    load = Load(limit, scheduler, [512] * 10, depth=10)
+    for rate in (2, 1) * 20:
+        limit.set(rate, None)
+    assert scheduler.pending <= 1
+    scheduler.advance(3.0)
+    assert len(load.done) >= 3
+    assert scheduler.pending <= 1
 
 
 def test_the_sessions_of_a_host_share_one_limit_and_other_hosts_have_their_own(scheduler: VirtualScheduler) -> None:

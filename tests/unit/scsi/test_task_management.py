@@ -7,6 +7,7 @@ from scsi.nexus import MappedUnit
 from scsi.status import TaskAttribute
 from scsi.target import TargetPort
 from scsi.task_management import Function, Response
+from scsi.tasks import Task
 from scsi.volume import Buffer
 from tests.support import commands as c
 from tests.support.memory_volume import MemoryVolume
@@ -268,15 +269,18 @@ class ShutLimit:
 
     def __init__(self) -> None:
         self.asked: list[int] = []
-        self._waiting: list[Callable[[], None]] = []
+        self.waiting: dict[Task, Callable[[], None]] = {}
 
-    def admit(self, size_bytes: int, go: Callable[[], None]) -> bool:
+    def admit(self, task: Task, size_bytes: int, go: Callable[[], None]) -> bool:
         self.asked.append(size_bytes)
-        self._waiting.append(go)
+        self.waiting[task] = go
         return False
 
+    def withdraw(self, task: Task) -> None:
+        del self.waiting[task]
+
     def open(self) -> None:
-        for go in self._waiting:
+        for go in self.waiting.values():
             go()
 
 
@@ -320,5 +324,5 @@ def test_a_limited_command_that_is_aborted_has_ended_and_never_comes(
     else:
         limited.leave()
     assert command.outcome == "TASK ABORTED"
-    limit.open()
+    assert limit.waiting == {}
     assert volume.operations() == []
