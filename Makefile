@@ -44,6 +44,7 @@ completion: setup
 # What of docs/ is made from tables of the code.
 docs: setup
 	$(PYTHON) scripts/man.py --docs
+	$(PYTHON) scripts/events.py
 
 wheel: setup
 	$(PYTHON) -m hatchling build -t wheel

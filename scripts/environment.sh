@@ -11,6 +11,7 @@ ANNEX_DEBIAN_PACKAGES="
     iproute2 util-linux mount procps
     groff-base
     make systemd systemd-container debootstrap
+    prometheus
 "
 # Why each line is there:       pip and a venv need the first;
 #                               the second compiles the data path, and cython-iscsi and cython-sgio, which are
@@ -18,8 +19,9 @@ ANNEX_DEBIAN_PACKAGES="
 #                               the third is the peers of the tests, two initiators and an array;
 #                               the fourth has ip, losetup, flock, ps: what the tests and the demo use of a machine;
 #                               the fifth reads the man pages for mistakes;
-#                               the last installs annex in a machine that systemd has booted: a container of
-#                               systemd-nspawn over a root made by debootstrap.
+#                               the sixth installs annex in a machine that systemd has booted: a container of
+#                               systemd-nspawn over a root made by debootstrap;
+#                               the last has promtool, which checks the metrics and the alert rules.
 
 ANNEX_PYTHON=/usr/bin/python3   # Debian's own: whatever else is first in PATH may be any version
 
@@ -72,12 +74,14 @@ annex_debian_packages() {
     annex_apt update
     # shellcheck disable=SC2086  # a list of words
     annex_install_without_starting_services $annex_missing
-    case " $annex_missing" in
-    *" tgt "*)
-        # It was not here before, so nobody wants it at the next boot either.
-        annex_as_root update-rc.d tgt disable
-        ;;
-    esac
+    for annex_service in tgt prometheus; do
+        case " $annex_missing" in
+        *" $annex_service "*)
+            # It was not here before, so nobody wants it at the next boot either.
+            annex_as_root update-rc.d "$annex_service" disable
+            ;;
+        esac
+    done
 }
 
 # What .venv was made from. Its path is part of it, since a venv does not survive being moved. The number is that of
