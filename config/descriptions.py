@@ -88,7 +88,8 @@ DESCRIPTIONS: dict[type[model.Entry], dict[str, str]] = {
     },
     model.Acl: {
         "initiator": "the host's iSCSI name",
-        "addresses": "addresses and networks that it may come from, such as `192.0.2.0/24`; left out: any",
+        "addresses": "addresses and networks that it may come from, such as `192.0.2.0/24`; from elsewhere it is "
+        "refused, even where `anyone` would be admitted. Left out: any",
         "luns": "what it sees; left out: the LUNs of the target",
         "chap": _CHAP,
         "mutual_chap": _MUTUAL_CHAP,
@@ -104,7 +105,7 @@ DESCRIPTIONS: dict[type[model.Entry], dict[str, str]] = {
         "secret": "12 to 256 bytes of UTF-8 (RFC 7143 9.2.1); what an array was given may be shorter. The secrets of "
         "the two directions must differ. A file with secrets must have mode 0600",
         "credential": "instead of `secret`: the name of a file in the service's credentials directory (systemd "
-        "`LoadCredential=`) that holds it",
+        "`LoadCredential=`) that holds it; annexd's or root's, mode 0400, 0440 or 0600. One newline at its end is cut",
     },
     model.Discovery: {"chap": _CHAP, "mutual_chap": _MUTUAL_CHAP},
     model.Control: {

@@ -7,6 +7,7 @@ never saved and never shown.
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from config import model
 from config.errors import ConfigError
 
 DIRECTORY = "CREDENTIALS_DIRECTORY"
+OTHERS = stat.S_IRWXO | stat.S_IWGRP
 MOST_BYTES = 1024  # a secret is 256 bytes at most; what is longer is another file
 
 
@@ -50,7 +52,9 @@ def _secret(name: str, place: str) -> str:
             place, f"credential {name!r} is not there: ${DIRECTORY} is not set", "systemd LoadCredential="
         )
     try:
-        with Path(folder, name).open("rb") as file:
+        # Not blocking: a FIFO in its place would wait for somebody to write.
+        with open(Path(folder, name), "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
+            _check(os.fstat(file.fileno()), name, place)
             data = file.read(MOST_BYTES + 1)
         secret = data.decode().removesuffix("\n")
     except OSError as error:
@@ -59,4 +63,20 @@ def _secret(name: str, place: str) -> str:
         raise ConfigError(place, f"credential {name!r} is not UTF-8") from None
     if len(data) > MOST_BYTES:
         raise ConfigError(place, f"credential {name!r} is longer than a secret")
+    if not secret:
+        raise ConfigError(place, f"credential {name!r} is empty")
     return secret
+
+
+def _check(found: os.stat_result, name: str, place: str) -> None:
+    """Take only a file that nobody else can have written or read.
+
+    systemd makes them 0400 and the service's own, or 0440 and root's, with an access list that names the service.
+    """
+    if not stat.S_ISREG(found.st_mode):
+        raise ConfigError(place, f"credential {name!r} is not a file")
+    if found.st_uid not in (0, os.geteuid()):
+        raise ConfigError(place, f"credential {name!r} belongs to user {found.st_uid}", "chown it to annexd's user")
+    if found.st_mode & OTHERS:
+        mode = stat.S_IMODE(found.st_mode)
+        raise ConfigError(place, f"credential {name!r} has mode {mode:04o}, which is open to others", "chmod 0400")

@@ -330,6 +330,7 @@ def test_a_secret_that_changed_in_its_file_is_used_when_the_configuration_is_rea
         with pytest.raises(ConfigError, match=r"targets\[0\].acls\[0\].chap: credential 'host-secret' is not there"):
             await running.change(with_credential)
         monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+        (tmp_path / "host-secret").touch(mode=0o600)
         (tmp_path / "host-secret").write_text("the first secret\n")
         await running.change(with_credential)
         assert secret() == b"the first secret"
