@@ -56,6 +56,17 @@ class FenceRig(Rig):
         return results
 
 
+def test_a_fence_is_wanted_as_long_as_somebody_holds_it_whether_the_array_agrees_or_not() -> None:
+    rig = FenceRig()
+    assert not rig.fences.wanted(rig.unit)
+    rig.take()
+    rig.array.third_party_reset()
+    rig.path.cut()
+    assert (rig.fences.wanted(rig.unit), rig.fences.held(rig.unit)) == (True, False)
+    rig.drop()
+    assert not rig.fences.wanted(rig.unit)
+
+
 def test_the_first_holder_brings_the_reservation_and_the_last_ends_it() -> None:
     rig = FenceRig()
     second = Holder()
