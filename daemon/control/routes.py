@@ -16,6 +16,7 @@ from daemon.control.errors import ForbiddenError, RefusedError
 from daemon.control.jobs import JobRow
 from daemon.control.pair_orders import ORDERS, PairAnswer, PairForm
 from daemon.control.route import IN_CHANGE, Asked, ChangeAnswer, Control, Nothing, Raw, Route
+from daemon.control.session_rows import SessionRow, session_by_tsih, session_rows
 
 
 class ConfigAnswer(msgspec.Struct):
@@ -127,16 +128,18 @@ _PAIRS = [
 # --- Hosts ------------------------------------------------------------------------------------------------------------
 
 
-async def _sessions(control: Control, asked: Asked) -> list[views.SessionRow]:
-    return [views.session_row(session) for session in control.daemon.registry]
+async def _sessions(control: Control, asked: Asked) -> list[SessionRow]:
+    return session_rows(control.daemon, asyncio.get_running_loop().time())
 
 
-async def _session(control: Control, asked: Asked) -> views.SessionRow:
-    return views.session_row(views.session_by_tsih(control.daemon, asked.names["tsih"]))
+async def _session(control: Control, asked: Asked) -> SessionRow:
+    session = session_by_tsih(control.daemon, asked.names["tsih"])
+    rows = session_rows(control.daemon, asyncio.get_running_loop().time())
+    return next(row for row in rows if row.tsih == session.tsih)
 
 
 async def _end_session(control: Control, asked: Asked) -> Nothing:
-    session = views.session_by_tsih(control.daemon, asked.names["tsih"])
+    session = session_by_tsih(control.daemon, asked.names["tsih"])
     if session.discovery:
         raise RefusedError(f"/sessions/{session.tsih}", "is a discovery session, which ends by itself")
     control.daemon.sessions.end(session, "the admin wants it")
@@ -154,8 +157,8 @@ async def _end_acquisition(control: Control, asked: Asked) -> Nothing:
 
 
 _HOSTS = [
-    Route("GET", "/v1/sessions", Right.READ, "List the sessions", list[views.SessionRow], _sessions),
-    Route("GET", "/v1/sessions/{tsih}", Right.READ, "See a session", views.SessionRow, _session),
+    Route("GET", "/v1/sessions", Right.READ, "List the sessions", list[SessionRow], _sessions),
+    Route("GET", "/v1/sessions/{tsih}", Right.READ, "See a session", SessionRow, _session),
     Route("DELETE", "/v1/sessions/{tsih}", Right.CHANGE, "End a session", Nothing, _end_session),
     Route("GET", "/v1/acquisitions", Right.READ, "List the acquisitions", list[views.AcquisitionRow], _acquisitions),
     Route("DELETE", "/v1/acquisitions/{identifier}", Right.CHANGE, "End an acquisition", Nothing, _end_acquisition),

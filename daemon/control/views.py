@@ -17,7 +17,6 @@ from daemon.control.edits import redacted
 from daemon.control.errors import UnknownError
 from daemon.daemon import Daemon
 from scsi.array_commands import PairFlag
-from scsi.iscsi.session import Session
 
 
 class Problem(msgspec.Struct):
@@ -124,22 +123,6 @@ class AcquisitionRow(msgspec.Struct):
     left_s: int
 
 
-class SessionRow(msgspec.Struct):
-    """A session of a host; `parameters` are its negotiated keys."""
-
-    tsih: int
-    initiator: str
-    alias: str
-    isid: str
-    target: str | None
-    address: str
-    portal: str
-    chap: bool
-    in_flight: int
-    luns: list[int]
-    parameters: dict[str, Any]
-
-
 def status(daemon: Daemon, now: float) -> Status:
     """Give the daemon at a glance."""
     assembly = daemon.assembly
@@ -225,20 +208,6 @@ def acquisition_row(daemon: Daemon, acquisition: Acquisition) -> AcquisitionRow:
     )  # fmt: skip
 
 
-def session_row(session: Session) -> SessionRow:
-    """Show a session."""
-    addresses = session.connection.addresses
-    return SessionRow(
-        session.tsih, session.initiator_name, session.initiator_alias, session.isid.hex(),
-        None if session.discovery else session.target_name,
-        model.join_portal(addresses.peer_address, addresses.peer_port),
-        model.join_portal(addresses.local_address, addresses.local_port),
-        session.admission.chap is not None, len(session.tasks),
-        sorted({lun[1] for lun in session.nexus.lun_map}) if session.nexus is not None else [],
-        msgspec.to_builtins(session.parameters),
-    )  # fmt: skip
-
-
 def target_row(daemon: Daemon, target: model.Target) -> dict[str, Any]:
     """Show a target: its entry without secrets, and how many sessions it has."""
     sessions = sum(1 for session in daemon.registry if not session.discovery and session.target_name == target.name)
@@ -268,18 +237,6 @@ def pair_by_number(daemon: Daemon, number: str) -> Pair:
     if pair is None:
         raise UnknownError(f"/pairs/{number}", "there is no such pair")
     return pair
-
-
-def session_by_tsih(daemon: Daemon, tsih: str) -> Session:
-    """Find a session.
-
-    Raises:
-        UnknownError: there is none.
-    """
-    for session in daemon.registry:
-        if str(session.tsih) == tsih:
-            return session
-    raise UnknownError(f"/sessions/{tsih}", "there is no such session")
 
 
 def acquisition_by_identifier(daemon: Daemon, identifier: str) -> Acquisition:

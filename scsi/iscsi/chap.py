@@ -183,6 +183,11 @@ class ChapTarget:
         self._challenge: _Challenge | None = None
         self.done = False
 
+    @property
+    def algorithm(self) -> Algorithm | None:
+        """What was agreed upon."""
+        return None if self._challenge is None else self._challenge.algorithm
+
     def step(self, values: Mapping[str, str]) -> list[tuple[str, str]]:
         """Take the CHAP keys of one request, and return those of the answer.
 

@@ -361,6 +361,8 @@ class LoginPhase:
 
     def _enter(self, session: Session, request: LoginRequest, segment: bytes, parameters: Parameters) -> None:
         """Send the last response, and leave the connection to the session."""
+        assert self._wish is not None
+        session.chap_algorithm = self._wish.security.algorithm
         max_cmd_sn = (session.exp_cmd_sn + session.options.window_commands - 1) & MASK
         self._respond(
             request,

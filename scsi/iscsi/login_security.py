@@ -36,6 +36,12 @@ class SecurityNegotiation:
         """Whether the initiator may use what it wants to."""
         return self._policy is None or (self._chap is not None and self._chap.done)
 
+    @property
+    def algorithm(self) -> str:
+        """The digest with which the initiator has proved itself, as hashlib calls it; "" when it had nothing to."""
+        agreed = self._chap.algorithm if self._chap is not None and self._chap.done else None
+        return agreed.hash_name if agreed else ""
+
     def check_progress(self) -> bool:
         """Say whether the security stage may end now.
 

@@ -84,6 +84,8 @@ class Session:
         tsih: the target's handle of the session, given by the registry.
         cid: the connection's number.
         admission: as the directory gave it.
+        chap_algorithm: with which digest the initiator has proved itself, as hashlib calls it; "" when it has not.
+        begun: time of its login, or of the last one that gave it another connection.
         parameters: what was negotiated; only `max_send_data_segment_length` may change.
         tasks: SCSI commands in progress by InitiatorTaskTag.
         stat_sn, exp_cmd_sn, max_cmd_sn: the numbers of the next answer.
@@ -118,6 +120,8 @@ class Session:
         self.admission = admission
         self.options = options
         self.initiator_alias = initiator_alias
+        self.chap_algorithm = ""
+        self.begun = 0.0
         self.tsih = 0
         self.cid = cid
         self.tasks: dict[int, ScsiCommand] = {}
@@ -155,6 +159,7 @@ class Session:
         self.connection = connection
         self.writer = connection.writer
         self.events = connection.events
+        self.begun = connection.clock()
         self.stat_sn = stat_sn
         self.max_cmd_sn = (self.exp_cmd_sn + self.options.window_commands - 1) & MASK
         self.immediate_commands = 0

@@ -21,7 +21,7 @@ import pytest
 
 from daemon.control.server import FIRST_REQUEST_LIMIT_S
 from tests.support.control import ControlClient, part
-from tests.support.host import Host, HostLost
+from tests.support.host import GOOD, Host, HostLost, read_cdb
 from tests.support.ports import free_port
 from tests.support.served import Served
 
@@ -195,11 +195,23 @@ def test_a_pair_is_formed_split_verified_and_ended(api: ControlClient, served: S
 def test_a_session_is_listed_and_ended(api: ControlClient, served: Served) -> None:
     add_disks(api, served.folder)
     assert api.ask("POST", f"/v1/targets/{TARGET}/luns", {"lun": 0, "virtual_device": "v-one"}).status == 201
-    with Host(served.port, target=TARGET):
+    with Host(served.port, target=TARGET) as host:
         (row,) = api.get("/v1/sessions")
         assert row["initiator"] == HOST
         assert row["target"] == TARGET
-        assert row["luns"] == [0]
+        assert row["luns"] == [{"lun": 0, "vdev": "v-one", "read_only": False, "limited": False}]
+        assert (row["chap"], row["chap_algorithm"], row["header_digest"], row["read_only"]) == (
+            False,
+            None,
+            False,
+            False,
+        )
+        assert row["address"].startswith("127.0.0.1:")
+        assert row["portal"] == f"127.0.0.1:{served.port}"
+        before = row["age_s"], row["reads"], row["read_bytes"]
+        assert host.command(read_cdb(0, 16), data_in_bytes=16 * 512).status == GOOD
+        row = api.get(f"/v1/sessions/{row['tsih']}")
+        assert (row["age_s"] > before[0], row["reads"] - before[1], row["read_bytes"] - before[2]) == (True, 1, 8192)
         assert row["parameters"]["error_recovery_level"] == 0
         assert api.ask("DELETE", f"/v1/sessions/{row['tsih']}").status == 200
         deadline = time.monotonic() + LIMIT_S
