@@ -184,8 +184,14 @@ def test_a_started_service_takes_hosts_as_its_own_user_without_capabilities(anne
     assert re.search(rf"^Gid:(\s+{disk.split(':')[2]}){{4}}$", facts, re.MULTILINE)
     assert set(re.findall(r"^Cap\w+:\s+(\S+)$", facts, re.MULTILINE)) == {"0" * 16}
     assert re.search(r"^Seccomp:\s+2$", facts, re.MULTILINE)
-    modes = annex.machine.run("stat", "-c", "%a %U", "/var/lib/annex", "/run/annex", "/etc/annex", CONFIGURATION)
-    assert modes.splitlines() == ["700 annex", "755 annex", "770 root", "600 annex"]
+    modes = annex.machine.run("stat", "-c", "%a %U %G", "/var/lib/annex", "/run/annex", "/etc/annex", CONFIGURATION)
+    assert modes.splitlines() == ["700 annex disk", "750 annex annex", "770 root annex", "600 annex annex"]
+
+
+def test_the_journal_has_events_with_their_fields(annex: Installed) -> None:
+    fields = ("ANNEX_EVENT=portal_open", f"ANNEX_PORTAL=127.0.0.1:{annex.port}", f"_SYSTEMD_UNIT={UNIT}")
+    lines = annex.machine.run("journalctl", "--no-pager", "--output=cat", *fields).splitlines()
+    assert set(lines) == {f"listening on 127.0.0.1:{annex.port}"}
 
 
 def test_libiscsi_and_qemu_use_it(annex: Installed) -> None:
