@@ -1,7 +1,8 @@
 """How long commands take: one is measured in some wake-ups of a connection, for all those that came since the last.
 
-The clock is read twice for a command that is measured, and never for the others. Which command of a batch it is goes
-round, since the last one of a batch waits for those before it.
+The clock is read twice for a command that is measured, and never for the others. A busy connection is measured in one
+of 64 wake-ups, a quiet one in each, so that there is a latency for every second in which there were commands. Which
+command of a batch it is goes round, since the last one of a batch waits for those before it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from scsi.iscsi.events import Event, ScsiCommand
 from scsi.iscsi.session import Session
 from scsi.nexus import MappedUnit
 
-EVERY_BATCHES = 16
+MOST_LEFT_OUT = 63  # wake-ups between two that are measured
+OFTEN_S = 0.1  # apart from each other, more or less
 NEVER = 1 << 60  # until a host has logged in
 _READS = frozenset({0x08, 0x28, 0xA8, 0x88})
 _WRITES = frozenset({0x0A, 0x2A, 0xAA, 0x8A})
@@ -33,6 +35,7 @@ class LatencySampler:
         self._clock = clock
         self._busy = busy
         self._turn = 0
+        self._leave_out = 0
         self._began = 0.0
         self._weight = 0
         self._host_weight = 0
@@ -64,9 +67,12 @@ class LatencySampler:
         self._weight = self._latencies.stand_for(commands)
         answered = session.reads + session.writes + 1
         self._host_weight, self._host_stood_for = answered - self._host_stood_for, answered
-        self._began = self._clock()
+        now = self._clock()
+        often = now - self._began < OFTEN_S
+        self._leave_out = min(2 * self._leave_out + 1, MOST_LEFT_OUT) if often else self._leave_out // 2
+        self._began = now
         session.sampled = command
-        return EVERY_BATCHES - 1
+        return self._leave_out
 
     def _answered(self, command: ScsiCommand) -> None:
         seconds = self._clock() - self._began

@@ -33,7 +33,6 @@ FIRST_PAUSE_S = 0.01
 LONGEST_PAUSE_S = 1.0
 SHORTEST_TIMEOUT_S = 1.0
 _GOOD = Status.GOOD.value
-_SAMPLED = 0x07  # of the numbers of commands: those with none of these bits are measured
 NO_SENSE = (0, 0, 0)
 _NO_DATA = b""
 
@@ -208,9 +207,7 @@ class ReadOperation(DataOperation):
         counters = unit.counters
         counters.reads += 1
         counters.read_blocks += len(data) // unit.block_bytes
-        if not counters.reads & _SAMPLED:
-            latencies = counters.read_latencies
-            latencies.add(self.took_s(), latencies.stand_for(counters.reads))
+        counters.read_latencies.add(self.took_s(), 1)
         if len(data) == self.data_in_bytes:
             self._done(data)
         else:
@@ -238,9 +235,7 @@ class WriteOperation(DataOperation):
         counters = unit.counters
         counters.writes += 1
         counters.written_blocks += len(self.data_out) // unit.block_bytes
-        if not counters.writes & _SAMPLED:
-            latencies = counters.write_latencies
-            latencies.add(self.took_s(), latencies.stand_for(counters.writes))
+        counters.write_latencies.add(self.took_s(), 1)
         if answer.residual:
             self.fail(Fault.WRITE_ERROR, f"{answer.residual} bytes were not taken")
         else:

@@ -2,7 +2,7 @@ import struct
 
 import pytest
 
-from daemon.latency_sampler import EVERY_BATCHES, LatencySampler
+from daemon.latency_sampler import MOST_LEFT_OUT, OFTEN_S, LatencySampler
 from scsi.counters import Counters, Latencies
 from scsi.iscsi.events import ScsiCommand
 from scsi.iscsi.session import Session
@@ -58,7 +58,7 @@ def run(world: World, *commands: ScsiCommand, seconds: float = 0.0) -> None:
 
 def test_a_measured_command_stands_for_all_reads_since_the_last_one(world: World) -> None:
     first = world.command(READ)
-    assert world.sampler.begin([first]) == EVERY_BATCHES - 1
+    assert world.sampler.begin([first]) == 0
     run(world, first, seconds=0.003)
     run(world, *(world.command(READ) for _ in range(9)))
     last = world.command(READ)
@@ -84,6 +84,18 @@ def test_only_one_command_is_measured_at_a_time_and_none_that_moves_no_data(worl
     world.sampler.begin([first])
     assert world.sampler.begin([second]) == 0
     assert world.session.sampled is first
+
+
+def test_a_busy_session_is_measured_now_and_then_and_a_quiet_one_each_time(world: World) -> None:
+    def left_out(apart_s: float) -> int:
+        world.clock.now += apart_s
+        world.session.sampled = None
+        return world.sampler.begin([world.command(READ)])
+
+    busy = [left_out(OFTEN_S / 100) for _ in range(10)]
+    assert busy == sorted(busy)
+    assert busy[-1] == MOST_LEFT_OUT
+    assert [left_out(OFTEN_S * 2) for _ in range(6)][-1] == 0
 
 
 def test_which_command_of_a_batch_is_measured_goes_round(world: World) -> None:

@@ -45,7 +45,7 @@ def test_a_command_without_an_answer_is_an_error_without_sense() -> None:
     assert sum(count for (_, *sense), count in rig.unit.counters.errors.items() if sense == [0, 0, 0]) == 1
 
 
-def test_latencies_are_those_from_sending_to_the_answer_and_stand_for_all_commands() -> None:
+def test_latencies_are_those_from_sending_to_the_answer() -> None:
     rig = Rig()
     rig.array.stalled = True
     results = Results()
