@@ -170,6 +170,7 @@ def test_systemd_finds_nothing_wrong_with_the_installed_units(annex: Installed) 
 def test_the_first_start_needs_no_configuration(annex: Installed) -> None:
     annex.systemctl("enable", "--now", UNIT)
     assert annex.status() == "serving 0 logical units on 0 portals"
+    assert json.loads(annex.machine.run("annexcli", "--json", "status"))
     annex.systemctl("stop", UNIT)
 
 
