@@ -18,15 +18,15 @@ from daemon import compiled
 
 COMPILED = compiled.use(ROOT)  # before anything of the data path is imported
 
-from daemon.portal import HostConnection, Portal  # noqa: E402
-from scsi.iscsi.directory import Addresses, Admission  # noqa: E402
-from scsi.iscsi.events import SessionEnded, TaskManagement  # noqa: E402
-from scsi.iscsi.registry import SessionRegistry  # noqa: E402
-from scsi.iscsi.session import Session  # noqa: E402
-from scsi.logical_unit import LogicalUnit  # noqa: E402
-from scsi.nexus import MappedUnit, Nexus  # noqa: E402
-from scsi.target import TargetPort  # noqa: E402
-from scsi.volume import Buffer, Done, ReadDone, VolumeError  # noqa: E402
+from daemon.portal import HostConnection, Portal
+from scsi.iscsi.directory import Addresses, Admission
+from scsi.iscsi.events import SessionEnded, TaskManagement
+from scsi.iscsi.registry import SessionRegistry
+from scsi.iscsi.session import Session
+from scsi.logical_unit import LogicalUnit
+from scsi.nexus import MappedUnit, Nexus
+from scsi.target import TargetPort
+from scsi.volume import Buffer, Done, ReadDone, VolumeError
 
 BLOCKS, BLOCK_BYTES, COMMAND_BLOCKS = 1 << 20, 512, 8
 COMMAND_BYTES = COMMAND_BLOCKS * BLOCK_BYTES

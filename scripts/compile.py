@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from daemon.compiled import FOLDER, MANIFEST, Manifest, digest, usable  # noqa: E402
+from daemon.compiled import FOLDER, MANIFEST, Manifest, digest, usable
 
 # What every command of a busy disk goes through, and what that calls. Not here: `scsi.nexus`, which takes part in a
 # cycle of imports that mypyc does not survive; the tables of commands, which are read once.

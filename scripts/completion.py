@@ -16,10 +16,10 @@ import shtab
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from config.host import main as host_main  # noqa: E402
-from config.shell import main as shell_main  # noqa: E402
-from daemon import main as daemon_main  # noqa: E402
-from scripts.man import parsers  # noqa: E402
+from config.host import main as host_main
+from config.shell import main as shell_main
+from daemon import main as daemon_main
+from scripts.man import parsers
 
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
     "annexcli": shell_main.parser,
@@ -73,7 +73,7 @@ def completion(program: str) -> str:
     for each in parsers(parser):
         for action in each._actions:
             if action.metavar in KINDS:
-                action.complete = KINDS[action.metavar]  # type: ignore[attr-defined]
+                action.complete = KINDS[action.metavar]  # type: ignore[attr-defined] # where shtab looks for it
     return shtab.complete(parser, shell="bash")  # noqa: S604 - it runs none
 
 

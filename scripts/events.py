@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from daemon.log_events import EVENTS, LogEvent  # noqa: E402
+from daemon.log_events import EVENTS, LogEvent
 
 PAGE = ROOT / "docs" / "events.md"
 _HEAD = """# What annexd logs

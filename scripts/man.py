@@ -22,11 +22,11 @@ from argparse_manpage.manpage import Manpage
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from config import __version__, descriptions, model  # noqa: E402
-from config.host import main as host_main  # noqa: E402
-from config.shell import main as shell_main  # noqa: E402
-from config.shell import texts  # noqa: E402
-from daemon import main as daemon_main  # noqa: E402
+from config import __version__, descriptions, model
+from config.host import main as host_main
+from config.shell import main as shell_main
+from config.shell import texts
+from daemon import main as daemon_main
 
 SECTIONS = ROOT / "docs" / "man"
 CONFIGURATION_PAGE = ROOT / "docs" / "configuration.md"

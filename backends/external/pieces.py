@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from scsi.volume import Buffer, Done, ReadDone, VolumeError
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 WINDOW = 8  # commands of one transfer in flight
 
 
-class _Pieces:
+class _Pieces(ABC):
     """Starts pieces while there are any and fewer than `WINDOW` are out; the first error ends the starting."""
 
     def __init__(self, blocks: int, split_blocks: int) -> None:
@@ -37,13 +38,13 @@ class _Pieces:
         if not self._out:
             self.finish(self._error)
 
+    @abstractmethod
     def send(self, first: int, end: int) -> None:
         """Send the piece `first` … `end`, in blocks from the beginning of the transfer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self, error: VolumeError | None) -> None:
         """Tell whoever waits."""
-        raise NotImplementedError
 
     def ended(self, error: VolumeError | None) -> None:
         """Count a piece that came back."""

@@ -10,12 +10,13 @@ elsewhere.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 BUCKET_BYTES = 256 << 10
 
 
-class Place:
+class Place(ABC):
     """One operation's claim on a run of blocks.
 
     Attributes:
@@ -33,9 +34,9 @@ class Place:
         self.waits_for = 0
         self.followers: list[Place] | None = None
 
+    @abstractmethod
     def go(self) -> None:
         """Called once, when the last earlier operation in the way has left."""
-        raise NotImplementedError
 
 
 class RangeOrder:

@@ -10,6 +10,7 @@ ends the walk: the pair begins a new one when the leg is back.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -74,7 +75,7 @@ class WalkEnd:
         self.found_blocks = 0
 
 
-class Walk:
+class Walk(ABC):
     """One walk over a pair; a subclass says where it goes and what it does there.
 
     Attributes:
@@ -103,13 +104,13 @@ class Walk:
 
     marks_first = True  # the extents of a chunk must be open before the work on it
 
+    @abstractmethod
     def next_run(self) -> Run | None:
         """Choose the next blocks, or None when there are none for now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def work(self, chunk: Chunk) -> None:
         """Do the work on a chunk whose turn it is; `chunk.finish` ends it."""
-        raise NotImplementedError
 
     def start(self) -> None:
         self._fill()

@@ -100,10 +100,10 @@ def _opener(initiator_name: str) -> OpenArray:
 def _open_device(address: Address, initiator_name: str) -> ScsiDevice:
     # Imported when needed: a host with disks only needs no libiscsi, and one without SG_IO no cython-sgio.
     if isinstance(address, DiskAddress):
-        from config.host.disk_device import DiskDevice  # noqa: PLC0415
+        from config.host.disk_device import DiskDevice  # noqa: PLC0415 - see above
 
         return DiskDevice(address.path)
-    from config.host.iscsi_device import IscsiDevice  # noqa: PLC0415
+    from config.host.iscsi_device import IscsiDevice  # noqa: PLC0415 - see above
 
     return IscsiDevice(address, initiator_name)
 

@@ -138,7 +138,7 @@ def _speak_with_anything() -> None:
 def _offer(typed: list[str]) -> None:
     """Print what the last word of a half-typed command line can become, one a line; nothing when that is not known."""
     from config.shell.offers import offers  # noqa: PLC0415 - as in _run
-    from config.shell.shell import Shell  # noqa: PLC0415
+    from config.shell.shell import Shell  # noqa: PLC0415 - as in _run
 
     *before, partial = typed or [""]
     if {"-h", "--help", "--version"}.isdisjoint(before):

@@ -98,7 +98,7 @@ class RootNode(Node):
         else:
             self.shell.terminal.say("none yet")
 
-    def ui_command_import(self, format: str, file: str, output: str = "", yes: str = "false") -> None:  # noqa: A002
+    def ui_command_import(self, format: str, file: str, output: str = "", yes: str = "false") -> None:  # noqa: A002 - a word of the shell
         if format != "targetcli":
             raise Usage("import", f"{format[:80]!r} is not a format that is known", "import targetcli FILE")
         saved = self._saved(yes)

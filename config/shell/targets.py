@@ -24,7 +24,7 @@ class TpgNode(Node):
         PortalsNode("portals", self, f"{self.url}/portals")
 
     def document(self) -> Row:
-        return self.parent.document()  # type: ignore[no-any-return]
+        return self.parent.document()  # type: ignore[no-any-return] # configshell-fb has no types
 
     def summary(self) -> Summary:
         anyone = self.document().get("anyone")

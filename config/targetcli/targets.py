@@ -18,7 +18,7 @@ from config.targetcli.storage import Stores
 
 EVERYWHERE = ["0.0.0.0/0", "::/0"]
 # In the kernel a portal on [::] takes IPv4 as well; in annex each family has its own.
-_WILDCARDS = {"0.0.0.0": ("0.0.0.0",), "::": ("0.0.0.0", "::")}  # noqa: S104
+_WILDCARDS = {"0.0.0.0": ("0.0.0.0",), "::": ("0.0.0.0", "::")}  # noqa: S104 - read here, not bound
 _SPELLINGS = {"::0": "::"}
 
 _Part = TypeVar("_Part", bound=document.Part)
