@@ -353,9 +353,25 @@ class LogicalUnit:
         self.nexuses.add(nexus)
 
     def detach(self, nexus: Nexus) -> None:
-        """Forget a nexus: it is lost, or does not see the unit any more."""
-        self.nexuses.discard(nexus)
+        """Forget a nexus that is lost: its tasks are aborted."""
         self.abort(lambda task: task.session.nexus is nexus)
+        self._forget(nexus)
+
+    def hide(self, nexus: Nexus) -> list[Task]:
+        """Forget a nexus that does not see the unit any more, and goes on. What runs ends by itself, with its answer.
+
+        Returns:
+            The tasks that have not started, for the caller to end.
+        """
+        tasks = [task for task in self._task_set.unstarted() if task.session.nexus is nexus]
+        for task in tasks:
+            self._task_set.withdraw(task)
+        self._forget(nexus)
+        self._settle()
+        return tasks
+
+    def _forget(self, nexus: Nexus) -> None:
+        self.nexuses.discard(nexus)
         self.reservations.release(nexus)
         unit_attention.forget(nexus, self)
 

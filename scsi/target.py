@@ -94,7 +94,8 @@ class TargetPort:
         if nexus not in self.nexuses:
             return
         for unit in old - new:
-            unit.detach(nexus)
+            for task in unit.hide(nexus):
+                execute_without_unit(task)
         for unit in new - old:
             unit.attach(nexus)
         for unit in new:

@@ -86,12 +86,20 @@ class TaskSet:
     # --- Aborted tasks ------------------------------------------------------------------------------------------------
 
     def abort(self, task: Task) -> bool:
+        """Take a task out of the set whose answer nobody is to get; otherwise as `withdraw`."""
+        task.aborted = True
+        return self.withdraw(task)
+
+    def unstarted(self) -> Iterable[Task]:
+        """List the tasks that the volume was never given."""
+        return [*self.waiting, *self.limited, *self.held]
+
+    def withdraw(self, task: Task) -> bool:
         """Take a task out of the set.
 
         Returns:
             True when it was never given to the volume, so that it has ended now; False when it runs on below.
         """
-        task.aborted = True
         limit = self.limited.pop(task, None)
         if limit is not None:
             limit.withdraw(task)

@@ -144,6 +144,7 @@ class Peer:
         received: PDUs of the target that no test has taken yet.
         wakes: how often the connection asked to be looked at.
         disk: answers SCSI commands as they come up, when set.
+        handle: takes every event, when set.
     """
 
     def __init__(
@@ -164,6 +165,7 @@ class Peer:
             self.directory, self.registry, ADDRESSES, clock=self.clock, wake=self._wake, options=options, **extra
         )
         self.disk = disk
+        self.handle: Callable[[Event], None] | None = None
         self.events: list[Event] = []
         self.received: list[Pdu] = []
         self.unparsed = b""
@@ -197,6 +199,8 @@ class Peer:
                 self.events.append(event)
                 if isinstance(event, ScsiCommand) and self.disk is not None:
                     self.disk(event)
+                if self.handle is not None:
+                    self.handle(event)
             self._collect()
             events = self.connection.take_events()
             if not events:
@@ -207,6 +211,10 @@ class Peer:
         before = len(self.received)
         self._act(self.connection.take_events())
         return self.received[before:]
+
+    def lose(self) -> None:
+        """Drop the connection."""
+        self._act(self.connection.connection_lost())
 
     def timer(self, now: float) -> list[Pdu]:
         self.clock.now = now

@@ -221,7 +221,7 @@ def test_clear_task_set_takes_all_and_tells_those_who_lost_tasks(host: c.Host, o
 @pytest.mark.parametrize(
     "function", [Function.LOGICAL_UNIT_RESET, Function.TARGET_WARM_RESET, Function.TARGET_COLD_RESET]
 )
-def test_a_reset_is_answered_while_two_hosts_are_busy_and_the_volume_stalls(
+def test_v22_a_reset_is_answered_while_two_hosts_are_busy_and_the_volume_stalls(
     host: c.Host, other: c.Host, unit: LogicalUnit, volume: MemoryVolume, function: Function
 ) -> None:
     unit.descriptor_sense = True
