@@ -216,7 +216,7 @@ class ChapTarget:
             raise ChapFailure("mutual CHAP is required" if policy.mutual else "mutual CHAP is not configured")
         if not policy.mutual:
             return []
-        if policy.own is None or policy.own.secret == policy.accepted.secret:
+        if policy.own is None or hmac.compare_digest(policy.own.secret, policy.accepted.secret):
             raise ChapFailure("mutual CHAP is misconfigured: no secret of the target, or the initiator's")
         theirs = _read_challenge(challenge.algorithm, values)
         if theirs.value == challenge.value:
@@ -270,7 +270,7 @@ class ChapInitiator:
         if self._expected is None:
             self.done = True
             return pairs
-        if self._expected.secret == self._own.secret:
+        if hmac.compare_digest(self._expected.secret, self._own.secret):
             raise ChapFailure("the initiator's and the target's secret are the same")
         self._challenge = _make_challenge(algorithm, self._random_bytes)
         if self._challenge.value == theirs.value:

@@ -90,3 +90,46 @@ def test_scripts_are_executable_and_posix_sh_can_read_them() -> None:
             continue
         subprocess.run(["sh", "-n", script], check=True)
         assert name.startswith("scripts/") or os.access(script, os.X_OK), name
+
+
+# --- Holes that others had, which a look at the source keeps shut (docs/conformance.md) ---
+
+
+def _sources() -> list[tuple[Path, ast.Module]]:
+    paths = [path for path in tracked_files() if path.suffix == ".py" and path.relative_to(ROOT).parts[0] in PACKAGES]
+    return [(path, ast.parse(path.read_text())) for path in paths]
+
+
+def test_v07_nothing_secret_is_compared_in_a_time_that_tells_of_it() -> None:
+    secret = re.compile(r"secret|proof|token|password", re.IGNORECASE)
+
+    def is_secret(node: ast.expr) -> bool:
+        name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+        return bool(secret.fullmatch(name.strip("_")))
+
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path, tree in _sources()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Compare)
+        and any(isinstance(operator, ast.Eq | ast.NotEq) for operator in node.ops)
+        and any(is_secret(side) for side in (node.left, *node.comparators))
+    ]
+    assert found == []
+    chap = (ROOT / "scsi" / "iscsi" / "chap.py").read_text()
+    assert len(re.findall(r"hmac\.compare_digest\(response, ", chap)) == 2  # either role's check of the other's proof
+    assert "response ==" not in chap
+
+
+def test_v42_a_flush_is_fdatasync_or_fsync_and_nothing_less() -> None:
+    # sync_file_range writes data and neither the size of the file nor the device's cache.
+    weak = {"sync_file_range", "syncfs", "msync"}
+    words = {
+        word
+        for _, tree in _sources()
+        for node in ast.walk(tree)
+        for word in (getattr(node, "attr", ""), getattr(node, "id", ""), getattr(node, "value", ""))
+        if isinstance(word, str)
+    }
+    assert {"fdatasync", "fsync"} <= words
+    assert words & weak == set()
