@@ -155,7 +155,7 @@ POINTS = [
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_v23_a_lun_that_is_taken_away_at_any_point_of_a_write_ends_it_once(
+def test_v23_a_lun_taken_away_at_any_point_of_a_write_ends_it_once(
     point: Callable[[TargetStack], None],
 ) -> None:
     stack = TargetStack(InitialR2T="Yes")
