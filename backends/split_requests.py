@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 from backends.regions import Region
-from scsi.volume import Buffer, Done, Fault, ReadDone, VolumeError
+from scsi.volume import Buffer, Deallocation, Done, Fault, ReadDone, VolumeError
 
 # When several parts of a request fail: the first of these is reported. What a host may just try again comes last, since
 # it is no use while another part fails for good.
@@ -86,12 +87,12 @@ class SplitRead:
         self._done(b"".join(self._data) if error is None else error)
 
 
-def shifted_read(done: ReadDone, shift: int) -> ReadDone:
-    """Give a completion for a device that passes data on as it is, and numbers blocks of errors as the host does."""
+def shifted_read(done: Callable[[Any], None], shift: int) -> Callable[[Any], None]:
+    """Give a completion for a device that numbers blocks of errors as the host does, and passes on whatever else is."""
     if not shift:
         return done
 
-    def device_done(result: Buffer | VolumeError) -> None:
+    def device_done(result: object) -> None:
         done(_renumbered(result, shift) if isinstance(result, VolumeError) else result)
 
     return device_done
@@ -110,3 +111,19 @@ def shifted(done: Done, shift: int) -> Done:
 
 def _renumbered(error: VolumeError, shift: int) -> VolumeError:
     return error if error.lba is None else VolumeError(error.fault, error.detail, error.lba - shift)
+
+
+def common_deallocation(parts: Iterable[tuple[Deallocation | None, int]]) -> Deallocation | None:
+    """Say in what pieces a whole gives storage back whose parts do, or do not.
+
+    Args:
+        parts: of each part the same, and how far its blocks are shifted: its numbers less those of the whole.
+
+    The largest pieces count. Where they begin is a hint to hosts, and of parts that do not agree there is none.
+    """
+    able = [(pieces, shift) for pieces, shift in parts if pieces is not None]
+    if not able:
+        return None
+    granularity = max(pieces.granularity_blocks for pieces, _ in able)
+    starts = {(pieces.first_lba - shift) % granularity for pieces, shift in able}
+    return Deallocation(granularity, starts.pop() if len(starts) == 1 else 0)

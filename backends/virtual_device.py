@@ -19,8 +19,8 @@ from backends.devices.block import BlockDevice
 from backends.devices.state import DeviceState, worst
 from backends.external.unit import ExternalLogicalUnit
 from backends.regions import Region
-from backends.split_requests import Joined, Part, SplitRead, shifted, shifted_read
-from scsi.volume import Buffer, Done, Fault, ReadDone, Volume, VolumeError
+from backends.split_requests import Joined, Part, SplitRead, common_deallocation, shifted, shifted_read
+from scsi.volume import AllocationDone, Buffer, Deallocation, Done, Fault, ReadDone, Volume, VolumeError
 
 
 class WriteGate(Protocol):
@@ -38,9 +38,8 @@ class VirtualDevice:
         number: unique in the daemon, for ever.
         naa: its id, 16 bytes.
         regions: in order.
-        block_bytes, blocks, physical_block_exponent, write_cache, read_only, max_transfer_blocks: see `Volume`;
-        `blocks` is 0
-            until the length of every region is known.
+        block_bytes, blocks, physical_block_exponent, write_cache, read_only, max_transfer_blocks, deallocation: see
+            `Volume`; `blocks` is 0 until the length of every region is known.
         read: see `Volume`. It is the device's own when that is all there is, which spares each read a call; so it is
             not to be kept, only called.
     """
@@ -57,6 +56,7 @@ class VirtualDevice:
         self.write_cache = True
         self.read_only = False
         self.max_transfer_blocks = 0
+        self.deallocation: Deallocation | None = None
         self._starts: list[int] = [0]
         self._refusal: VolumeError | None = None
         # With one region that begins where its device does, requests pass through as they are.
@@ -137,11 +137,38 @@ class VirtualDevice:
     def write(self, lba: int, data: Buffer, fua: bool, done: Done) -> None:
         """Write whole blocks, once every gate admits it."""
         if self._gates:
-            self._ask_gates(lba, data, fua, done, [])
+            blocks = len(data) // self.block_bytes
+            self._ask_gates(lba, blocks, lambda: self._write(lba, data, fua, done), [])
         elif self._whole is not None and self._refusal is None:
             self._whole.write(lba, data, fua, done)
         else:
             self._write(lba, data, fua, done)
+
+    def write_same(self, lba: int, block: Buffer, blocks: int, done: Done) -> None:
+        """Write one block's data to many blocks, once every gate admits it."""
+
+        def change(device: Volume, first: int, count: int, part_done: Done) -> None:
+            device.write_same(first, block, count, part_done)
+
+        self._ask_gates(lba, blocks, lambda: self._change(lba, blocks, change, done), [])
+
+    def unmap(self, lba: int, blocks: int, done: Done) -> None:
+        """Have blocks read as zeroes and give their storage back, once every gate admits it."""
+
+        def change(device: Volume, first: int, count: int, part_done: Done) -> None:
+            device.unmap(first, count, part_done)
+
+        self._ask_gates(lba, blocks, lambda: self._change(lba, blocks, change, done), [])
+
+    def allocation(self, lba: int, blocks: int, done: AllocationDone) -> None:
+        """Say which blocks have storage, no further than to the end of a region."""
+        if self._refusal is not None:
+            done(self._refusal)
+            return
+        region = self.regions[bisect_right(self._starts, lba) - 1]
+        shift = region.device_lba - region.first_lba
+        blocks = min(blocks, region.end_lba - lba)
+        region.device.allocation(lba + shift, blocks, shifted_read(done, shift))
 
     def flush(self, done: Done) -> None:
         """Flush each device under it, once each."""
@@ -208,17 +235,19 @@ class VirtualDevice:
         self.read_only = any(device.read_only for device in devices)
         limits = [device.max_transfer_blocks for device in devices if device.max_transfer_blocks]
         self.max_transfer_blocks = min(limits, default=0)
+        self.deallocation = common_deallocation(
+            (region.device.deallocation, region.device_lba - region.first_lba) for region in self.regions
+        )
         self._whole = devices[0] if len(devices) == 1 and not self.regions[0].device_lba else None
         return None
 
-    def _ask_gates(self, lba: int, data: Buffer, fua: bool, done: Done, asked: list[WriteGate]) -> None:
-        blocks = len(data) // self.block_bytes
+    def _ask_gates(self, lba: int, blocks: int, go: Callable[[], None], asked: list[WriteGate]) -> None:
         # A gate that came while the write waited at another one is asked too: it must not land behind its back.
         while (gate := next((gate for gate in self._gates if gate not in asked), None)) is not None:
             asked.append(gate)
-            if not gate.admit(lba, blocks, lambda: self._ask_gates(lba, data, fua, done, asked)):
+            if not gate.admit(lba, blocks, lambda: self._ask_gates(lba, blocks, go, asked)):
                 return
-        self._write(lba, data, fua, done)
+        go()
 
     def _write(self, lba: int, data: Buffer, fua: bool, done: Done) -> None:
         if self._refusal is not None:
@@ -243,6 +272,18 @@ class VirtualDevice:
             shift = region.device_lba - region.first_lba
             region.device.write(first + shift, view[:size], fua, shifted(joined.part_done, shift))
             view = view[size:]
+
+    def _change(self, lba: int, blocks: int, change: Callable[[Volume, int, int, Done], None], done: Done) -> None:
+        """Have each device change its part of a range."""
+        if self._refusal is not None:
+            done(self._refusal)
+            return
+        assert 0 <= lba < lba + blocks <= self.blocks
+        parts = self._parts(lba, blocks)
+        joined = Joined(len(parts), done)
+        for region, first, count in parts:
+            shift = region.device_lba - region.first_lba
+            change(region.device, first + shift, count, shifted(joined.part_done, shift))
 
     def _parts(self, lba: int, blocks: int) -> list[Part]:
         """Cut a range at the regions."""

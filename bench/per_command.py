@@ -26,7 +26,7 @@ from scsi.iscsi.session import Session
 from scsi.logical_unit import LogicalUnit
 from scsi.nexus import MappedUnit, Nexus
 from scsi.target import TargetPort
-from scsi.volume import Buffer, Done, ReadDone, VolumeError
+from scsi.volume import Allocation, AllocationDone, Buffer, Done, ReadDone, VolumeError
 
 BLOCKS, BLOCK_BYTES, COMMAND_BLOCKS = 1 << 20, 512, 8
 COMMAND_BYTES = COMMAND_BLOCKS * BLOCK_BYTES
@@ -39,7 +39,7 @@ class Volume:
     """Answers at once, with the same bytes every time."""
 
     blocks, block_bytes, physical_block_exponent = BLOCKS, BLOCK_BYTES, 3
-    write_cache, read_only, max_transfer_blocks = True, False, 0
+    write_cache, read_only, max_transfer_blocks, deallocation = True, False, 0, None
 
     def __init__(self) -> None:
         self._data = bytes(COMMAND_BYTES)
@@ -52,6 +52,15 @@ class Volume:
 
     def write(self, lba: int, data: Buffer, fua: bool, done: Done) -> None:
         done(None)
+
+    def write_same(self, lba: int, block: Buffer, blocks: int, done: Done) -> None:
+        done(None)
+
+    def unmap(self, lba: int, blocks: int, done: Done) -> None:
+        done(None)
+
+    def allocation(self, lba: int, blocks: int, done: AllocationDone) -> None:
+        done([Allocation(blocks, mapped=True)])
 
     def flush(self, done: Done) -> None:
         done(None)

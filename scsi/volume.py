@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 Buffer = bytes | bytearray | memoryview
 
@@ -50,8 +50,28 @@ class VolumeError(Exception):
         self.lba = lba
 
 
+class Deallocation(NamedTuple):
+    """In what pieces a volume gives storage back.
+
+    Attributes:
+        granularity_blocks: length of a piece; of a piece that is unmapped in part the storage stays, with zeroes in it.
+        first_lba: where the first whole piece begins, less than `granularity_blocks`.
+    """
+
+    granularity_blocks: int
+    first_lba: int = 0
+
+
+class Allocation(NamedTuple):
+    """A run of blocks that have storage (`mapped`), or have none and read as zeroes."""
+
+    blocks: int
+    mapped: bool
+
+
 ReadDone = Callable[[Buffer | VolumeError], None]
 Done = Callable[[VolumeError | None], None]
+AllocationDone = Callable[[list[Allocation] | VolumeError], None]
 
 
 class Volume(Protocol):
@@ -61,13 +81,18 @@ class Volume(Protocol):
     is not changed by the caller until `done`; a buffer handed to `ReadDone` is the callee's to keep, and is never
     reused by the volume.
 
+    `write_same` and `unmap` are writes in every respect: they are ordered, mirrored, refused and made stable as a
+    `write` of the same blocks is. Like that, one that fails may have changed any of its blocks, each as a whole.
+
     Attributes:
         block_bytes: logical block length, bytes (512 or 4096).
         blocks: capacity in logical blocks; 0 while it is not known yet (then `fault()` is not None).
         physical_block_exponent: logical blocks per physical block, as a power of two (READ CAPACITY (16)).
         write_cache: True when a write may be acknowledged before it is stable; then only `flush` or `fua` make it so.
         read_only: True when every write is refused with WRITE_PROTECTED.
-        max_transfer_blocks: the most blocks one operation should carry, 0 for no limit (VPD B0).
+        max_transfer_blocks: the most blocks one operation should carry, 0 for no limit (VPD B0). No limit of
+            `write_same` and `unmap`, which carry none.
+        deallocation: in what pieces `unmap` gives storage back, None when nothing below does.
     """
 
     @property
@@ -82,6 +107,8 @@ class Volume(Protocol):
     def read_only(self) -> bool: ...
     @property
     def max_transfer_blocks(self) -> int: ...
+    @property
+    def deallocation(self) -> Deallocation | None: ...
 
     def fault(self) -> VolumeError | None:
         """Say why the volume can not serve now (what TEST UNIT READY reports), or None when it can."""
@@ -94,3 +121,19 @@ class Volume(Protocol):
 
     def flush(self, done: Done) -> None:
         """Make every write acknowledged so far stable (fdatasync on each leg); `done(None)` only after that."""
+
+    def write_same(self, lba: int, block: Buffer, blocks: int, done: Done) -> None:
+        """Write the data of one block to each of `blocks` blocks, at least one."""
+
+    def unmap(self, lba: int, blocks: int, done: Done) -> None:
+        """Have `blocks` blocks, at least one, read as zeroes from now on, and give their storage back where that goes.
+
+        Zeroes are the promise, whatever the storage below makes of being unmapped; without `deallocation` they are
+        written.
+        """
+
+    def allocation(self, lba: int, blocks: int, done: AllocationDone) -> None:
+        """Say which blocks have storage, in runs from `lba` on: at least one, and they may end before the range does.
+
+        Who does not know says that all have.
+        """

@@ -21,11 +21,12 @@ import os
 from collections.abc import Callable
 
 from backends.devices.device_file import OpenDevice, failure, read_fully
+from backends.devices.range_writes import RangeWrite, find_allocation
 from backends.devices.state import DeviceState
-from backends.devices.write_queue import QueuedWrite, WriteQueue, write_one
+from backends.devices.write_queue import QueuedWrite, WriteQueue
 from backends.scheduler import Scheduler
 from backends.workers import Workers
-from scsi.volume import Buffer, Done, Fault, ReadDone, VolumeError
+from scsi.volume import Allocation, AllocationDone, Buffer, Deallocation, Done, Fault, ReadDone, VolumeError
 
 # Measured, 4 KiB from the page cache: pread 1.1 µs, preadv into a bytearray 1.2 µs (which it clears first); 128 KiB:
 # 12 and 15 µs. So memory is read with pread, and preadv only where RWF_NOWAIT is needed.
@@ -57,6 +58,7 @@ class BlockDevice:
         self.blocks = 0
         self.physical_block_exponent = 0
         self.read_only = False
+        self.deallocation: Deallocation | None = None
         self.failed_flushes = 0
         self._scheduler = scheduler
         self._workers = workers
@@ -66,6 +68,7 @@ class BlockDevice:
         self._descriptor = -1
         self._in_memory = False
         self._nowait = False
+        self._knows_allocation = False
         self._jobs = 0  # on worker threads, with the descriptor in use
         self._idle: list[Callable[[], None]] = []
         self._flushing: list[Done] = []
@@ -166,7 +169,7 @@ class BlockDevice:
         offset = lba * self.block_bytes
         if not self._in_memory:
             assert self._queue is not None
-            self._queue.add(offset, data, fua, done)
+            self._queue.add(QueuedWrite(offset, data, fua, done))
             return
         try:
             count = os.pwrite(self._descriptor, data, offset)
@@ -176,8 +179,59 @@ class BlockDevice:
             done(None)
             return
         write = QueuedWrite(offset, data, False, done)  # again, to the end or to the first block that fails
-        write_one(self._descriptor, write)
-        done(self._failure(write.error, "write", write.failed_at // self.block_bytes) if write.error else None)
+        write.carry_out(self._descriptor)
+        done(self._write_failure(write))
+
+    def write_same(self, lba: int, block: Buffer, blocks: int, done: Done) -> None:
+        """Write one block's data to many blocks; to memory in steps between other work, else on a thread."""
+        self._change_range(lba, blocks, block, done)
+
+    def unmap(self, lba: int, blocks: int, done: Done) -> None:
+        """Have blocks read as zeroes, and give their storage back; as `write_same`."""
+        self._change_range(lba, blocks, None, done)
+
+    def _change_range(self, lba: int, blocks: int, block: Buffer | None, done: Done) -> None:
+        if self._unready is not None:
+            done(self._unready)
+            return
+        if self.read_only:
+            done(VolumeError(Fault.WRITE_PROTECTED, f"{self.path}: is read-only"))
+            return
+        assert 0 <= lba < lba + blocks <= self.blocks
+        write = RangeWrite(lba * self.block_bytes, blocks * self.block_bytes, block, done)
+        if self._in_memory:
+            self._jobs += 1
+            self._step(write, self._descriptor)
+        else:
+            assert self._queue is not None
+            self._queue.add(write)
+
+    def _step(self, write: RangeWrite, descriptor: int) -> None:
+        if not write.step(descriptor):
+            self._scheduler.call_soon(lambda: self._step(write, descriptor))
+            return
+        error = self._write_failure(write)
+        self._job_ended()
+        write.done(error)
+
+    def allocation(self, lba: int, blocks: int, done: AllocationDone) -> None:
+        """Say which blocks have storage; of a block device nobody knows."""
+        if self._unready is not None:
+            done(self._unready)
+            return
+        assert 0 <= lba < lba + blocks <= self.blocks
+        if not self._knows_allocation:
+            done([Allocation(blocks, mapped=True)])
+            return
+        descriptor, block_bytes = self._descriptor, self.block_bytes
+
+        def ended(result: list[Allocation] | Exception) -> None:
+            found = self._failure(result, "read", lba) if isinstance(result, Exception) else result
+            self._job_ended()
+            done(found)
+
+        self._jobs += 1
+        self._workers.submit(lambda: find_allocation(descriptor, lba, blocks, block_bytes), ended)
 
     def flush(self, done: Done) -> None:
         """Make all acknowledged writes stable. Flushes that come while one runs share the next one."""
@@ -203,10 +257,12 @@ class BlockDevice:
         self._descriptor = found.descriptor
         self._in_memory = found.in_memory
         self._nowait = found.nowait
+        self._knows_allocation = found.knows_allocation
         self.block_bytes = found.block_bytes
         self.blocks = found.blocks
         self.physical_block_exponent = found.physical_block_exponent
         self.read_only = found.read_only
+        self.deallocation = found.deallocation
         self._queue = WriteQueue(found.descriptor, self._scheduler, self._workers, self._written)
         self._failed_before_open = self.failed_flushes
         self._unready = None
@@ -244,13 +300,16 @@ class BlockDevice:
         self._jobs += 1
         self._workers.submit(lambda: read_fully(descriptor, length, lba * self.block_bytes), ended)
 
+    def _write_failure(self, write: QueuedWrite) -> VolumeError | None:
+        if write.error is None:
+            return None
+        return self._failure(write.error, "write", write.failed_at // self.block_bytes)
+
     def _written(self, write: QueuedWrite) -> None:
-        error = None
-        if write.error is not None:
-            error = self._failure(write.error, "write", write.failed_at // self.block_bytes)
-            if write.fua:
-                # RWF_DSYNC reports, once, the failed writeback of any block: of one that was acknowledged before, too.
-                self._count_failed_flush(error)
+        error = self._write_failure(write)
+        if error is not None and write.fua:
+            # RWF_DSYNC reports, once, the failed writeback of any block: of one that was acknowledged before, too.
+            self._count_failed_flush(error)
         self._check_idle()
         write.done(error)
 

@@ -10,9 +10,11 @@ import fcntl
 import os
 import stat
 import struct
+from pathlib import Path
 
 from backends.devices import holders
-from scsi.volume import Buffer, Fault, VolumeError
+from backends.devices.range_writes import can_give_back
+from scsi.volume import Buffer, Deallocation, Fault, VolumeError
 
 FILE_BLOCK_BYTES = 512
 BLOCK_BYTES = (512, 4096)  # logical block lengths that hosts of a disk know
@@ -63,10 +65,13 @@ class OpenDevice:
         read_only: it could only be opened, or only is there, for reading.
         in_memory: neither reads nor writes can block.
         nowait: reads can be tried without blocking (RWF_NOWAIT).
+        deallocation: in what pieces it gives storage back, None when it does not.
+        knows_allocation: it can be asked which blocks have storage.
     """
 
     __slots__ = (
-        "block_bytes", "blocks", "descriptor", "in_memory", "nowait", "path", "physical_block_exponent", "read_only",
+        "block_bytes", "blocks", "deallocation", "descriptor", "in_memory", "knows_allocation", "nowait", "path",
+        "physical_block_exponent", "read_only",
     )  # fmt: skip
 
     def __init__(self, path: str) -> None:
@@ -143,6 +148,8 @@ class OpenDevice:
         self.physical_block_exponent = max(physical_bytes // self.block_bytes, 1).bit_length() - 1
         self.read_only = self.read_only or bool(self._ask(_BLKROGET, "i"))
         self.in_memory = False
+        self.deallocation = device_deallocation(os.fstat(self.descriptor).st_rdev, self.block_bytes)
+        self.knows_allocation = False
 
     def _measure_file(self, opened: os.stat_result) -> None:
         self.block_bytes = FILE_BLOCK_BYTES
@@ -150,6 +157,11 @@ class OpenDevice:
         # The page cache reads the rest of a page before it can take a part of one.
         self.physical_block_exponent = (_PAGE_BYTES // FILE_BLOCK_BYTES).bit_length() - 1
         self.in_memory = holders.file_system(opened.st_dev) in _MEMORY_FILE_SYSTEMS
+        self.deallocation = None
+        self.knows_allocation = True
+        if not self.read_only and can_give_back(self.descriptor, opened.st_size, FILE_BLOCK_BYTES):
+            piece_bytes = os.fstatvfs(self.descriptor).f_frsize
+            self.deallocation = Deallocation(max(piece_bytes // FILE_BLOCK_BYTES, 1))
 
     def _probe(self) -> None:
         self.nowait = False
@@ -170,6 +182,27 @@ class OpenDevice:
 
     def _blocked(self, reason: str) -> VolumeError:
         return VolumeError(Fault.BLOCKED, f"{self.path}: {reason}")
+
+
+def device_deallocation(number: int, block_bytes: int, sys: Path = holders.SYS) -> Deallocation | None:
+    """Say in what pieces a block device gives storage back that reads as zeroes then, None when it does not.
+
+    To discard is no promise of zeroes: a device must know WRITE ZEROES too, which is what punching a hole asks for.
+    """
+    place = sys / f"dev/block/{os.major(number)}:{os.minor(number)}"
+    queue = next((queue for queue in (place / "queue", place.resolve().parent / "queue") if queue.exists()), place)
+    piece_bytes = _number(queue / "discard_granularity")
+    if not (piece_bytes and _number(queue / "discard_max_bytes") and _number(queue / "write_zeroes_max_bytes")):
+        return None
+    granularity = max(piece_bytes // block_bytes, 1)
+    return Deallocation(granularity, _number(place / "discard_alignment") // block_bytes % granularity)
+
+
+def _number(path: Path) -> int:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return 0
 
 
 def read_fully(descriptor: int, length: int, offset: int) -> tuple[Buffer, OSError | None]:

@@ -4,8 +4,9 @@ How this works: the writes of one wake-up of the event loop are gathered, then g
 them in the order they came, adjacent ones with one pwritev. Writes that come while a batch is under way are gathered
 for the next one: a write to the page cache takes a few microseconds and a change of threads takes twenty, so one
 thread and large batches keep up with many hosts where several threads only wake each other. Not before a batch has
-taken `SLOW_S` does another run beside it, so that a write that does block does not hold up all others. A write with
-FUA waits for the medium, so each is a batch of its own, beside the others.
+taken `SLOW_S` does another run beside it, so that a write that does block does not hold up all others. A write that
+takes long by its nature (one with FUA waits for the medium; those of `range_writes`) is a batch of its own, beside the
+others.
 
 Two writes that overlap must land in the order they came, though batches run side by side: each write in flight marks
 the 64 KiB chunks that it touches, and a write that meets a marked chunk waits until the batch that marked it has
@@ -22,7 +23,7 @@ from backends.scheduler import Scheduler
 from backends.workers import Workers
 from scsi.volume import Buffer, Done
 
-MOST_BATCHES = 4  # of plain writes, and as many writes with FUA
+MOST_BATCHES = 4  # of plain writes, and as many writes that go alone
 SLOW_S = 0.002
 MOST_WRITES = 128  # of one batch
 MOST_JOINED_BYTES = 1 << 20
@@ -30,17 +31,37 @@ _CHUNK_SHIFT = 16
 
 
 class QueuedWrite:
-    """One write; `error` and `failed_at` (a byte position) are set by the thread when it failed."""
+    """One write, `offset` … `end` in bytes.
 
-    __slots__ = ("data", "done", "error", "failed_at", "fua", "offset")
+    Attributes:
+        alone: it is a batch of its own.
+        error, failed_at: why and at what byte it failed, set by the thread.
+    """
+
+    __slots__ = ("alone", "data", "done", "end", "error", "failed_at", "fua", "offset")
 
     def __init__(self, offset: int, data: Buffer, fua: bool, done: Done) -> None:
         self.offset = offset
+        self.end = offset + len(data)
         self.data = data
-        self.fua = fua
+        self.fua = self.alone = fua
         self.done = done
         self.error: Exception | None = None
         self.failed_at = offset
+
+    def carry_out(self, descriptor: int) -> None:
+        """Do the write, however many calls it takes; when it fails it carries the error."""
+        flags = os.RWF_DSYNC if self.fua else 0
+        offset = self.offset
+        view = memoryview(self.data)
+        try:
+            while view:
+                count = os.pwritev(descriptor, [view], offset, flags) if flags else os.pwrite(descriptor, view, offset)
+                offset += count
+                view = view[count:]
+        except OSError as error:
+            self.error = error
+            self.failed_at = offset
 
 
 class WriteQueue:
@@ -56,18 +77,18 @@ class WriteQueue:
         self._waiting: list[QueuedWrite] = []
         self._chunks: dict[int, int] = {}  # chunk → writes in flight that touch it
         self._batches = 0  # of plain writes, in flight
-        self._fua_writes = 0  # in flight
+        self._alone = 0  # writes that go alone, in flight
         self._woken = False
         self._timed = False
         self._slow_at = 0.0  # until then the latest batch of plain writes is not slow
 
     def __bool__(self) -> bool:
         """True while any write is waiting or in flight."""
-        return bool(self._waiting or self._batches or self._fua_writes)
+        return bool(self._waiting or self._batches or self._alone)
 
-    def add(self, offset: int, data: Buffer, fua: bool, done: Done) -> None:
+    def add(self, write: QueuedWrite) -> None:
         """Queue a write; `ended` gets it, later, never before this returns."""
-        self._waiting.append(QueuedWrite(offset, data, fua, done))
+        self._waiting.append(write)
         if not self._woken:
             self._woken = True
             self._scheduler.call_soon(self._go)
@@ -83,15 +104,15 @@ class WriteQueue:
         taken: set[int] = set()  # chunks of the batch being made: within it the order is kept, a write beside it waits
         for write in self._waiting:
             chunks = _chunks(write)
-            full = self._fua_writes >= MOST_BATCHES if write.fua else not may_batch or len(batch) >= MOST_WRITES
+            full = self._alone >= MOST_BATCHES if write.alone else not may_batch or len(batch) >= MOST_WRITES
             if full or any(
-                chunk in self._chunks or chunk in passed or (write.fua and chunk in taken) for chunk in chunks
+                chunk in self._chunks or chunk in passed or (write.alone and chunk in taken) for chunk in chunks
             ):
                 stay.append(write)
                 passed.update(chunks)
-            elif write.fua:
+            elif write.alone:
                 self._mark(chunks)
-                self._fua_writes += 1
+                self._alone += 1
                 self._submit([write])
             else:
                 batch.append(write)
@@ -126,8 +147,8 @@ class WriteQueue:
         )
 
     def _finish(self, batch: list[QueuedWrite], result: Exception | None) -> None:
-        if batch[0].fua:
-            self._fua_writes -= 1
+        if batch[0].alone:
+            self._alone -= 1
         else:
             self._batches -= 1
         for write in batch:
@@ -146,7 +167,7 @@ class WriteQueue:
 
 
 def _chunks(write: QueuedWrite) -> range:
-    return range(write.offset >> _CHUNK_SHIFT, ((write.offset + len(write.data) - 1) >> _CHUNK_SHIFT) + 1)
+    return range(write.offset >> _CHUNK_SHIFT, ((write.end - 1) >> _CHUNK_SHIFT) + 1)
 
 
 def write_batch(descriptor: int, batch: list[QueuedWrite]) -> None:
@@ -154,7 +175,7 @@ def write_batch(descriptor: int, batch: list[QueuedWrite]) -> None:
     first = 0
     while first < len(batch):
         last = first + 1
-        end = batch[first].offset + len(batch[first].data)
+        end = batch[first].end
         most = batch[first].offset + MOST_JOINED_BYTES
         while last < len(batch) and batch[last].offset == end and end + len(batch[last].data) <= most:
             end += len(batch[last].data)
@@ -162,7 +183,7 @@ def write_batch(descriptor: int, batch: list[QueuedWrite]) -> None:
         if last - first == 1 or not _write_joined(descriptor, batch[first:last], end):
             # Also after a joined write failed: one by one, the error finds the write that it belongs to.
             for write in batch[first:last]:
-                write_one(descriptor, write)
+                write.carry_out(descriptor)
         first = last
 
 
@@ -172,18 +193,3 @@ def _write_joined(descriptor: int, writes: list[QueuedWrite], end: int) -> bool:
     except OSError:
         return False
     return count == end - writes[0].offset
-
-
-def write_one(descriptor: int, write: QueuedWrite) -> None:
-    """Do one write, however many calls it takes; when it fails it carries the error."""
-    flags = os.RWF_DSYNC if write.fua else 0
-    offset = write.offset
-    view = memoryview(write.data)
-    try:
-        while view:
-            count = os.pwritev(descriptor, [view], offset, flags) if flags else os.pwrite(descriptor, view, offset)
-            offset += count
-            view = view[count:]
-    except OSError as error:
-        write.error = error
-        write.failed_at = offset

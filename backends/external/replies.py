@@ -3,7 +3,7 @@
 A decoder returns None where a reply does not say what it should.
 
 Spec: SPC-6 "REPORT LUNS", "Standard INQUIRY data", "Device Identification VPD page", "Unit Serial Number VPD page";
-SBC-4 "READ CAPACITY", "Caching mode page", "Block Limits VPD page".
+SBC-4 "READ CAPACITY", "Caching mode page", "Block Limits VPD page", "Logical Block Provisioning VPD page".
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ VPD_BYTES = 1024
 READ_CAPACITY_10_BYTES = 8
 READ_CAPACITY_16_BYTES = 32
 MODE_SENSE_BYTES = 192
+SUPPORTED_BYTES = 64
 
 TEST_UNIT_READY = bytes(6)
 REPORT_LUNS = struct.pack(">BBBBBBIBB", 0xA0, 0, 0, 0, 0, 0, REPORT_LUNS_BYTES, 0, 0)
@@ -33,6 +34,7 @@ MODE_SENSE_10 = struct.pack(">BBBBBBBHB", 0x5A, 0x08, 0x08, 0, 0, 0, 0, MODE_SEN
 SERIAL_NUMBER_PAGE = 0x80
 IDENTIFICATION_PAGE = 0x83
 BLOCK_LIMITS_PAGE = 0xB0
+PROVISIONING_PAGE = 0xB2
 
 DISK = 0
 _BLOCK_LENGTHS = frozenset({512, 4096})
@@ -101,11 +103,12 @@ def decode_serial_number(data: Buffer) -> bytes:
 
 
 class Capacity(NamedTuple):
-    """The size of a LU."""
+    """The size of a LU; `thin` is the bit LBPME, it has provisioning management."""
 
     blocks: int
     block_bytes: int
     physical_block_exponent: int
+    thin: bool = False
 
 
 def decode_read_capacity_10(data: Buffer) -> Capacity | None:
@@ -123,7 +126,8 @@ def decode_read_capacity_16(data: Buffer) -> Capacity | None:
     last, length = struct.unpack(">QI", data[:12])
     if length not in _BLOCK_LENGTHS or last >= 1 << 62:
         return None
-    return Capacity(last + 1, length, data[13] & 0x0F if len(data) > 13 else 0)
+    exponent, thin = (data[13] & 0x0F, bool(data[14] & 0x80)) if len(data) > 14 else (0, False)
+    return Capacity(last + 1, length, exponent, thin)
 
 
 class Caching(NamedTuple):
@@ -149,10 +153,57 @@ def decode_caching_10(data: Buffer) -> Caching | None:
     return _caching(data[3], bytes(data[8 + descriptor_bytes : 2 + int.from_bytes(data[:2], "big")]))
 
 
-def decode_block_limits(data: Buffer) -> int:
-    """Return the most blocks that one command may carry, 0 for no limit."""
-    page = _vpd(data, BLOCK_LIMITS_PAGE)
-    return int.from_bytes(page[4:8], "big") if len(page) >= 8 else 0
+class BlockLimits(NamedTuple):
+    """The block limits page; 0 for what it does not say.
+
+    Attributes:
+        max_transfer_blocks, max_write_same_blocks: of one command.
+        max_unmap_blocks, max_unmap_descriptors: of one UNMAP.
+        unmap_granularity, unmap_alignment: in blocks; how unmapping goes best.
+    """
+
+    max_transfer_blocks: int = 0
+    max_write_same_blocks: int = 0
+    max_unmap_blocks: int = 0
+    max_unmap_descriptors: int = 0
+    unmap_granularity: int = 0
+    unmap_alignment: int = 0
+
+
+def decode_block_limits(data: Buffer) -> BlockLimits:
+    """Take the block limits page apart."""
+    page = _vpd(data, BLOCK_LIMITS_PAGE)[:60].ljust(60, b"\0")
+    transfer, unmap_blocks, descriptors, granularity, alignment, same = struct.unpack(">4xI8xIIIIQ20x", page)
+    aligned = alignment & 0x7FFFFFFF if alignment & 0x80000000 and granularity else 0
+    return BlockLimits(transfer, same, unmap_blocks, descriptors, granularity, aligned % granularity if aligned else 0)
+
+
+class ThinProvisioning(NamedTuple):
+    """The logical block provisioning page: which commands give storage back, and whether zeroes are read then."""
+
+    unmap: bool
+    same_16: bool
+    same_10: bool
+    zeroes: bool
+
+
+def decode_provisioning(data: Buffer) -> ThinProvisioning | None:
+    """Take the logical block provisioning page apart."""
+    page = _vpd(data, PROVISIONING_PAGE)
+    if len(page) < 2:
+        return None
+    bits = page[1]
+    return ThinProvisioning(bool(bits & 0x80), bool(bits & 0x40), bool(bits & 0x20), zeroes=bool(bits & 0x04))
+
+
+def encode_is_supported(operation_code: int) -> bytes:
+    """Return the CDB that asks whether a LU has an operation code."""
+    return struct.pack(">BBBBHIBB", 0xA3, 0x0C, 0x01, operation_code, 0, SUPPORTED_BYTES, 0, 0)
+
+
+def decode_is_supported(data: Buffer) -> bool:
+    """Tell whether the answer is that it has, as the standard says."""
+    return len(data) >= 2 and data[1] & 0x07 == 0x03
 
 
 def _caching(device_specific: int, page: bytes) -> Caching:

@@ -11,24 +11,31 @@ from typing import Any
 
 from backends.external.dialogue import Script, Step
 from backends.external.path import Answer
+from backends.external.provisioning import WRITE_SAME_10, WRITE_SAME_16, judge
 from backends.external.replies import (
     BLOCK_LIMITS_PAGE,
     MODE_SENSE_6,
     MODE_SENSE_10,
     MODE_SENSE_BYTES,
+    PROVISIONING_PAGE,
     READ_CAPACITY_10,
     READ_CAPACITY_10_BYTES,
     READ_CAPACITY_16,
     READ_CAPACITY_16_BYTES,
+    SUPPORTED_BYTES,
     TEST_UNIT_READY,
     VPD_BYTES,
+    BlockLimits,
     Caching,
     Capacity,
     decode_block_limits,
     decode_caching_6,
     decode_caching_10,
+    decode_is_supported,
+    decode_provisioning,
     decode_read_capacity_10,
     decode_read_capacity_16,
+    encode_is_supported,
     encode_vpd_inquiry,
 )
 from backends.external.unit import ExternalLogicalUnit
@@ -75,8 +82,7 @@ def _attempt(unit: ExternalLogicalUnit) -> Generator[Step, Any, str | None]:
     elif not take_capacity(unit, capacity):
         return None
     yield from _ask_caching(unit)
-    limits = yield from ask(unit, encode_vpd_inquiry(BLOCK_LIMITS_PAGE), VPD_BYTES)
-    unit.max_transfer_blocks = 0 if isinstance(limits, VolumeError) else decode_block_limits(limits.data_in)
+    yield from _ask_limits(unit, thin=isinstance(capacity, Capacity) and capacity.thin)
     for step in tuple(unit.before_ready):
         error = yield step
         if error is not None:
@@ -151,3 +157,21 @@ def _ask_caching(unit: ExternalLogicalUnit) -> Generator[Step, Any, None]:
     unit.write_cache = caching.write_cache is not False if caching else True
     unit.force_unit_access = bool(caching and caching.force_unit_access)
     unit.read_only = bool(caching and caching.write_protected)
+
+
+def _ask_limits(unit: ExternalLogicalUnit, *, thin: bool) -> Generator[Step, Any, None]:
+    """Find out how much one command may carry, and how blocks are unmapped; what an array does not say it has not."""
+    reply = yield from ask(unit, encode_vpd_inquiry(BLOCK_LIMITS_PAGE), VPD_BYTES)
+    limits = BlockLimits() if isinstance(reply, VolumeError) else decode_block_limits(reply.data_in)
+    unit.max_transfer_blocks = limits.max_transfer_blocks
+    provisioning = None
+    if thin:
+        reply = yield from ask(unit, encode_vpd_inquiry(PROVISIONING_PAGE), VPD_BYTES)
+        provisioning = None if isinstance(reply, VolumeError) else decode_provisioning(reply.data_in)
+    known = set()
+    for code in (WRITE_SAME_16, WRITE_SAME_10):
+        reply = yield from ask(unit, encode_is_supported(code), SUPPORTED_BYTES)
+        if not isinstance(reply, VolumeError) and decode_is_supported(reply.data_in):
+            known.add(code)
+            break
+    unit.provisioning = judge(limits, provisioning, frozenset(known), unit.blocks)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from backends.devices.state import DeviceState
+from backends.external.lba_status import LBA_STATUS_BYTES, decode_lba_status, encode_get_lba_status
 from backends.external.operation import (
     DataOperation,
     FlushOperation,
@@ -27,9 +28,10 @@ from backends.external.operation import (
 )
 from backends.external.path import Answer, ArrayPath
 from backends.external.pieces import ReadPieces, WritePieces
+from backends.external.provisioning import Provisioning, Steps, same_steps, unmap_steps
 from backends.scheduler import Scheduler, Timer
 from scsi.counters import Counters
-from scsi.volume import Buffer, Done, Fault, ReadDone, VolumeError
+from scsi.volume import Allocation, AllocationDone, Buffer, Deallocation, Done, Fault, ReadDone, VolumeError
 
 COMMAND_TIMEOUT_S = 10.0
 PARK_S = 10.0  # how long a read waits for a lost link
@@ -89,7 +91,10 @@ class ExternalLogicalUnit:
             the configuration names by LUN alone. Identity is (array_name, id).
         state: READY, PENDING or BLOCKED.
         vendor, product, revision: of its standard INQUIRY data, for the admin; "" before first contact.
-        block_bytes, blocks, physical_block_exponent, write_cache, read_only, max_transfer_blocks: see `Volume`.
+        block_bytes, blocks, physical_block_exponent, write_cache, read_only, max_transfer_blocks, deallocation: see
+            `Volume`.
+        split_blocks: the most blocks of one command that brings its data with it.
+        provisioning: what it can do for `write_same`, `unmap` and `allocation`.
         force_unit_access: the LU knows the FUA bit; without it a FUA write is a write and a flush.
         cache_known: the LU said whether it has a write cache.
         command_timeout_s: after this a command is aborted.
@@ -133,7 +138,8 @@ class ExternalLogicalUnit:
         self.hooks: ArrayHooks | None = None
         self.counters = Counters()
         self._fault: VolumeError | None = VolumeError(Fault.BECOMING_READY, f"{self.name}: not connected yet")
-        self._split_blocks = 1
+        self.split_blocks = 1
+        self.provisioning = Provisioning()
         self._fencing = False  # a RESERVE was sent, and neither refused nor released
         self._listeners: list[ExternalListener] = []
         self._parked: list[tuple[DataOperation, Fault]] = []
@@ -171,11 +177,11 @@ class ExternalLogicalUnit:
         """Read whole blocks."""
         if self._fault is not None:
             done(self._fault)
-        elif blocks <= self._split_blocks:
+        elif blocks <= self.split_blocks:
             cdb = self._cdb(_READ_10, _READ_16, 0, lba, blocks)
             ReadOperation(self, cdb, done, b"", blocks * self.block_bytes).start()
         else:
-            ReadPieces(self, lba, blocks, self._split_blocks, done).start()
+            ReadPieces(self, lba, blocks, self.split_blocks, done).start()
 
     def read_into(self, lba: int, place: memoryview, done: ReadDone) -> None:
         """Read whole blocks into `place`, which is no longer than one command may be."""
@@ -197,10 +203,44 @@ class ExternalLogicalUnit:
                 return
             flags = _FUA
         blocks = len(data) // self.block_bytes
-        if blocks <= self._split_blocks:
+        if blocks <= self.split_blocks:
             WriteOperation(self, self._cdb(_WRITE_10, _WRITE_16, flags, lba, blocks), done, data).start()
         else:
-            WritePieces(self, lba, data, self._split_blocks, fua, done).start()
+            WritePieces(self, lba, data, self.split_blocks, fua, done).start()
+
+    def write_same(self, lba: int, block: Buffer, blocks: int, done: Done) -> None:
+        """Write one block's data to many blocks."""
+        if self._fault is not None:
+            done(self._fault)
+        else:
+            Steps(same_steps(self, lba, block, blocks), done).start()
+
+    def unmap(self, lba: int, blocks: int, done: Done) -> None:
+        """Have blocks read as zeroes, and give their storage back where the array does that."""
+        if self._fault is not None:
+            done(self._fault)
+        else:
+            Steps(unmap_steps(self, lba, blocks), done).start()
+
+    def allocation(self, lba: int, blocks: int, done: AllocationDone) -> None:
+        """Say which blocks have storage, as far as the array tells."""
+        if self._fault is not None:
+            done(self._fault)
+            return
+        if not self.provisioning.lba_status:
+            done([Allocation(blocks, mapped=True)])
+            return
+
+        def answered(reply: Answer | VolumeError) -> None:
+            runs = None if isinstance(reply, VolumeError) else decode_lba_status(reply.data_in, lba, blocks)
+            done(runs or [Allocation(blocks, mapped=True)])
+
+        self.command(encode_get_lba_status(lba), LBA_STATUS_BYTES, answered)
+
+    @property
+    def deallocation(self) -> Deallocation | None:
+        """In what pieces the array gives storage back."""
+        return self.provisioning.deallocation
 
     def flush(self, done: Done) -> None:
         """Make every write acknowledged so far stable."""
@@ -350,7 +390,7 @@ class ExternalLogicalUnit:
         assert self.reachable
         assert self.blocks
         largest = min(MAX_COMMAND_BYTES // self.block_bytes, _TEN_BYTE_LENGTH)
-        self._split_blocks = min(self.max_transfer_blocks or largest, largest)
+        self.split_blocks = min(self.max_transfer_blocks or largest, largest)
         self._fault = None
         self.state = DeviceState.READY
         self._unpark(None)

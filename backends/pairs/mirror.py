@@ -135,8 +135,11 @@ class MirroredWrite(Place):
 
     def send(self, leg: int) -> None:
         """Hand the leg its part."""
-        done = self.answered_1 if leg else self.answered_0
-        self.mirror.legs[leg].write(self.lba, self.data, self.fua, done)
+        self.carry_out(self.mirror.legs[leg], self.answered_1 if leg else self.answered_0)
+
+    def carry_out(self, leg: Volume, done: Done) -> None:
+        """Have a leg do what was asked for."""
+        leg.write(self.lba, self.data, self.fua, done)
 
     def _failed(self, leg: int, error: VolumeError) -> bool:
         if self.mirror.faults.leg_answered_badly(self, leg, error):
@@ -272,7 +275,7 @@ class Mirror:
     def admit(self, write: MirroredWrite) -> None:
         """Begin a write, or have it wait for whatever is in its way."""
         if self.dissolved:
-            self.legs[write.leg].write(write.lba, write.data, write.fua, write.done)
+            write.carry_out(self.legs[write.leg], write.done)
             return
         self.faults.arm()
         refusal = self.faults.refusal(write.leg)

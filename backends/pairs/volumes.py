@@ -6,7 +6,9 @@ from typing import Protocol
 
 from backends.pairs.mirror import Mirror
 from backends.pairs.mirror_flush import Flushes
-from scsi.volume import Buffer, Done, Fault, ReadDone, Volume, VolumeError
+from backends.pairs.mirrored_ranges import MirroredSame, MirroredUnmap
+from backends.split_requests import common_deallocation
+from scsi.volume import AllocationDone, Buffer, Deallocation, Done, Fault, ReadDone, Volume, VolumeError
 
 
 class VolumeKeeper(Protocol):
@@ -50,12 +52,16 @@ class PairedVolume:
     def max_transfer_blocks(self) -> int:
         return min((leg.max_transfer_blocks for leg in self._mirror.legs if leg.max_transfer_blocks), default=0)
 
+    @property
+    def deallocation(self) -> Deallocation | None:
+        return common_deallocation((leg.deallocation, 0) for leg in self._mirror.legs)
+
     def fault(self) -> VolumeError | None:
         mirror = self._mirror
         blocked = self._keeper.blocked()
         if blocked is not None:
             return blocked
-        serving = mirror.current if self._leg == mirror.primary else self._leg
+        serving = self._serving()
         fault = mirror.legs[serving].fault()
         if fault is not None and mirror.mirrored and not mirror.dirty.dirty_bits:
             return mirror.legs[1 - serving].fault() and fault
@@ -67,8 +73,20 @@ class PairedVolume:
     def write(self, lba: int, data: Buffer, fua: bool, done: Done) -> None:
         self._mirror.write(self._leg, lba, data, fua, done)
 
+    def write_same(self, lba: int, block: Buffer, blocks: int, done: Done) -> None:
+        self._mirror.admit(MirroredSame(self._mirror, self._leg, lba, blocks, block, done))
+
+    def unmap(self, lba: int, blocks: int, done: Done) -> None:
+        self._mirror.admit(MirroredUnmap(self._mirror, self._leg, lba, blocks, done))
+
+    def allocation(self, lba: int, blocks: int, done: AllocationDone) -> None:
+        self._mirror.legs[self._serving()].allocation(lba, blocks, done)
+
     def flush(self, done: Done) -> None:
         self._flushes.flush(self._leg, done)
+
+    def _serving(self) -> int:
+        return self._mirror.current if self._leg == self._mirror.primary else self._leg
 
 
 class AbsentVolume:
@@ -78,6 +96,7 @@ class AbsentVolume:
     write_cache = True
     read_only = True
     max_transfer_blocks = 0
+    deallocation: Deallocation | None = None
 
     def __init__(self, blocks: int, block_bytes: int, why: str) -> None:
         self.blocks = blocks
@@ -93,6 +112,18 @@ class AbsentVolume:
 
     def write(self, lba: int, data: Buffer, fua: bool, done: Done) -> None:
         del lba, data, fua
+        done(self._error)
+
+    def write_same(self, lba: int, block: Buffer, blocks: int, done: Done) -> None:
+        del lba, block, blocks
+        done(self._error)
+
+    def unmap(self, lba: int, blocks: int, done: Done) -> None:
+        del lba, blocks
+        done(self._error)
+
+    def allocation(self, lba: int, blocks: int, done: AllocationDone) -> None:
+        del lba, blocks
         done(self._error)
 
     def flush(self, done: Done) -> None:

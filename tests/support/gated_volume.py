@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -23,11 +24,15 @@ class GatedMemoryVolume(MemoryVolume):
         self.gates.remove(gate)
 
     def write(self, lba: int, data: Buffer, fua: bool, done: Done) -> None:
-        self._pass(list(self.gates), lba, bytes(data), fua, done)
+        write = partial(super().write, lba, bytes(data), fua, done)
+        self._pass(list(self.gates), lba, len(data) // self.block_bytes, write)
 
-    def _pass(self, gates: list[Any], lba: int, data: bytes, fua: bool, done: Done) -> None:
+    def unmap(self, lba: int, blocks: int, done: Done) -> None:
+        self._pass(list(self.gates), lba, blocks, partial(super().unmap, lba, blocks, done))
+
+    def _pass(self, gates: list[Any], lba: int, blocks: int, go: Callable[[], None]) -> None:
         for index, gate in enumerate(gates):
             rest = gates[index + 1 :]
-            if not gate.admit(lba, len(data) // self.block_bytes, partial(self._pass, rest, lba, data, fua, done)):
+            if not gate.admit(lba, blocks, partial(self._pass, rest, lba, blocks, go)):
                 return
-        super().write(lba, data, fua, done)
+        go()

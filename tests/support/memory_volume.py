@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from backends.devices.state import DeviceState
-from scsi.volume import Buffer, Done, Fault, ReadDone, VolumeError
+from scsi.volume import Allocation, AllocationDone, Buffer, Deallocation, Done, Fault, ReadDone, VolumeError
 
 
 @dataclass
@@ -15,7 +15,7 @@ class Operation:
     """One read, write or flush as it came in; `finish` belongs to `MemoryVolume`.
 
     Attributes:
-        name: "read", "write" or "flush".
+        name: "read", "write", "flush", or "unmap", which is a write to everything else.
         lba: first block; 0 for a flush.
         blocks: how many; 0 for a flush.
         data: of a write, as it was when it came in; b"" otherwise.
@@ -44,7 +44,8 @@ class PlannedFault:
     left: int | None
 
     def hits(self, operation: Operation) -> bool:
-        if self.left == 0 or self.operation not in (operation.name, "any"):
+        name = "write" if operation.name == "unmap" else operation.name
+        if self.left == 0 or self.operation not in (operation.name, name, "any"):
             return False
         touches = operation.lba < self.end_lba and operation.lba + operation.blocks > self.first_lba
         return touches or operation.name == "flush"
@@ -63,6 +64,7 @@ class MemoryVolume:
         held: operations waiting for `release`.
         hold: True: hold all from now on; a callable: hold the operations for which it is true.
         unready: what `fault()` gives; while it is not None every operation fails with it.
+        deallocation: see `Volume`; with it, blocks that were unmapped and not written since have no storage.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class MemoryVolume:
         self.write_cache = write_cache
         self.read_only = read_only
         self.max_transfer_blocks = 0
+        self.deallocation: Deallocation | None = None
         self.data = bytearray(blocks * block_bytes)
         self.stable = bytearray(blocks * block_bytes)
         self.journal: list[Operation] = []
@@ -81,6 +84,7 @@ class MemoryVolume:
         self.hold: bool | Callable[[Operation], bool] = False
         self.unready: VolumeError | None = None
         self._faults: list[PlannedFault] = []
+        self._unmapped: set[int] = set()
         self._unflushed: list[tuple[int, bytes]] = []
 
     @property
@@ -109,9 +113,39 @@ class MemoryVolume:
         def finish(error: VolumeError | None) -> None:
             if error is None:
                 self._land(offset, bytes(data), stable=fua or not self.write_cache)
+                self._unmapped.difference_update(range(lba, lba + blocks))
             done(error)
 
         self._begin(Operation("write", lba, blocks, bytes(data), fua, finish))
+
+    def write_same(self, lba: int, block: Buffer, blocks: int, done: Done) -> None:
+        assert blocks
+        assert len(block) == self.block_bytes
+        self.write(lba, bytes(block) * blocks, False, done)
+
+    def unmap(self, lba: int, blocks: int, done: Done) -> None:
+        assert blocks
+        offset, count = self._place(lba, blocks)
+
+        def finish(error: VolumeError | None) -> None:
+            if error is None:
+                self._land(offset, bytes(count), stable=not self.write_cache)
+                if self.deallocation is not None:
+                    self._unmapped.update(range(lba, lba + blocks))
+            done(error)
+
+        self._begin(Operation("unmap", lba, blocks, bytes(count), False, finish))
+
+    def allocation(self, lba: int, blocks: int, done: AllocationDone) -> None:
+        self._place(lba, blocks)
+        runs: list[Allocation] = []
+        for at in range(lba, lba + blocks):
+            mapped = at not in self._unmapped
+            if runs and runs[-1].mapped is mapped:
+                runs[-1] = Allocation(runs[-1].blocks + 1, mapped)
+            else:
+                runs.append(Allocation(1, mapped))
+        done(self.unready or runs)
 
     def flush(self, done: Done) -> None:
         def finish(error: VolumeError | None) -> None:
@@ -196,7 +230,7 @@ class MemoryVolume:
     def _error(self, operation: Operation) -> VolumeError | None:
         if self.unready:
             return self.unready
-        if operation.name == "write" and self.read_only:
+        if operation.name in {"write", "unmap"} and self.read_only:
             return VolumeError(Fault.WRITE_PROTECTED, "read-only")
         for planned in self._faults:
             if planned.hits(operation):

@@ -61,6 +61,10 @@ class SimLeg(FakeDevice):
 
         self._start(finish, (offset, kept))
 
+    def unmap(self, lba: int, blocks: int, done: Done) -> None:
+        # As a write: a part of it may land, and what landed may be lost with the cache.
+        self.write(lba, bytes(blocks * self.block_bytes), False, done)
+
     def flush(self, done: Done) -> None:
         covered = list(self._cached)  # what comes later is not made stable by it
 

@@ -68,6 +68,15 @@ class Bench:
     def write(self, lba: int, data: Buffer, *, fua: bool = False) -> object:
         return self.wait(lambda done: self.volume.write(lba, data, fua, done))
 
+    def write_same(self, lba: int, block: Buffer, blocks: int) -> object:
+        return self.wait(lambda done: self.volume.write_same(lba, block, blocks, done))
+
+    def unmap(self, lba: int, blocks: int) -> object:
+        return self.wait(lambda done: self.volume.unmap(lba, blocks, done))
+
+    def allocation(self, lba: int, blocks: int) -> object:
+        return self.wait(lambda done: self.volume.allocation(lba, blocks, done))
+
     def flush(self) -> object:
         return self.wait(self.volume.flush)
 
@@ -260,6 +269,50 @@ def test_write_with_fua_and_flush_work(bench: Bench) -> None:
     assert bench.read(99, 3) == data
 
 
+@pytest.mark.parametrize(("lba", "blocks"), [(0, 1), (BLOCKS - 1, 1), (93, 20), (96, 64), (0, BLOCKS)])
+def test_unmapped_blocks_read_as_zeroes_and_no_others(lba: int, blocks: int, bench: Bench) -> None:
+    length = bench.volume.block_bytes
+    expected = bytearray(pattern(bench.volume, BLOCKS, 8))
+    assert bench.write(0, bytes(expected)) is None
+    assert bench.unmap(lba, blocks) is None
+    expected[lba * length : (lba + blocks) * length] = bytes(blocks * length)
+    assert bench.read(0, BLOCKS) == expected
+
+
+@pytest.mark.parametrize("seed", [0, 9])
+@pytest.mark.parametrize(("lba", "blocks"), [(0, 1), (BLOCKS - 1, 1), (93, 20), (0, BLOCKS)])
+def test_one_block_is_written_to_many_and_to_no_others(seed: int, lba: int, blocks: int, bench: Bench) -> None:
+    length = bench.volume.block_bytes
+    expected = bytearray(pattern(bench.volume, BLOCKS, 8))
+    assert bench.write(0, bytes(expected)) is None
+    block = pattern(bench.volume, 1, seed) if seed else bytes(length)
+    assert bench.write_same(lba, memoryview(block), blocks) is None
+    expected[lba * length : (lba + blocks) * length] = block * blocks
+    assert bench.read(0, BLOCKS) == expected
+
+
+def test_runs_of_allocation_follow_each_other_within_what_was_asked_for(bench: Bench) -> None:
+    volume = bench.volume
+    assert bench.write(0, pattern(volume, BLOCKS, 10)) is None
+    piece = volume.deallocation
+    if piece is not None:
+        assert 0 <= piece.first_lba < piece.granularity_blocks
+    assert bench.unmap(64, 128) is None
+    at = 40
+    mapped = []
+    while at < BLOCKS - 8:
+        runs = bench.allocation(at, BLOCKS - 8 - at)
+        assert isinstance(runs, list)
+        assert runs
+        for run in runs:
+            assert run.blocks > 0
+            mapped += [run.mapped] * run.blocks
+            at += run.blocks
+    assert at == BLOCKS - 8
+    assert all(mapped[: 64 - 40])
+    assert all(mapped[192 - 40 :])
+
+
 def test_every_operation_of_many_completes_once_and_blocks_hold_what_was_written(bench: Bench) -> None:
     rng = random.Random(7)
     volume = bench.volume
@@ -285,7 +338,15 @@ def test_every_operation_of_many_completes_once_and_blocks_hold_what_was_written
             lba = first + rng.randrange(16)
             blocks = rng.randint(1, 16)
             place = slice(lba * volume.block_bytes, (lba + blocks) * volume.block_bytes)
-            if rng.random() < 0.5:
+            chance = rng.random()
+            if chance < 0.1:
+                expected[place] = bytes(blocks * volume.block_bytes)
+                volume.unmap(lba, blocks, counted(lambda result: result is None))
+            elif chance < 0.2:
+                block = pattern(volume, 1, rng.getrandbits(32))
+                expected[place] = block * blocks
+                volume.write_same(lba, block, blocks, counted(lambda result: result is None))
+            elif chance < 0.6:
                 expected[place] = pattern(volume, blocks, rng.getrandbits(32))
                 data = bytes(expected[place])
                 volume.write(lba, data, rng.random() < 0.05, counted(lambda result: result is None))

@@ -36,7 +36,7 @@ class Queue:
         monkeypatch.setattr("backends.devices.write_queue.write_batch", journal)
 
     def add(self, offset: int, data: bytes = b"x" * 512, *, fua: bool = False) -> None:
-        self.queue.add(offset, data, fua, lambda error: None)
+        self.queue.add(QueuedWrite(offset, data, fua, lambda error: None))
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def test_overlapping_writes_on_real_threads_land_in_the_order_submitted(tmp_path
         offset = rng.randrange(0, 4 * CHUNK - 8192, 512)
         data = rng.randbytes(512 * rng.randint(1, 16))
         expected[offset : offset + len(data)] = data
-        queue.add(offset, data, rng.random() < 0.1, lambda error: None)
+        queue.add(QueuedWrite(offset, data, rng.random() < 0.1, lambda error: None))
         if count % 7 == 0:
             scheduler.run_until_idle()
     scheduler.run_until(lambda: len(ended) == 600)
