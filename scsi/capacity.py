@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from scsi.block_commands import refuse_unready
 from scsi.commands import Allow, Command, Direction, decode_nothing
+from scsi.provisioning import is_thin
 from scsi.tasks import Task
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _CAPACITY_10 = struct.Struct(">II")
 _CAPACITY_16 = struct.Struct(">QIBBH16x")
+_LBPME_LBPRZ = 0xC000
 
 
 def handle_read_capacity_10(unit: LogicalUnit, task: Task, _fields: tuple[()]) -> None:
@@ -35,7 +37,7 @@ def handle_read_capacity_16(unit: LogicalUnit, task: Task, fields: tuple[int]) -
         volume.block_bytes,
         0,  # no protection information
         volume.physical_block_exponent,
-        0,  # LBPME 0, fully provisioned; LOWEST ALIGNED LOGICAL BLOCK ADDRESS 0
+        _LBPME_LBPRZ if is_thin(unit) else 0,  # LOWEST ALIGNED LOGICAL BLOCK ADDRESS 0
     )
     unit.finish(task, data[: fields[0]])
 

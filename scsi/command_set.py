@@ -5,7 +5,7 @@ A new module of commands is one more line here.
 
 from __future__ import annotations
 
-from scsi import array_server, block_commands, capacity, inquiry, modes, report, reservations
+from scsi import array_server, block_commands, capacity, inquiry, modes, provisioning, report, reservations
 from scsi.commands import CommandTable
 
 COMMANDS = CommandTable(
@@ -15,5 +15,6 @@ COMMANDS = CommandTable(
     modes.ROWS,
     reservations.ROWS,
     block_commands.ROWS,
+    provisioning.ROWS,
     array_server.ROWS,
 )

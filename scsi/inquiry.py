@@ -13,6 +13,7 @@ from scsi.block_commands import transfer_limit_blocks
 from scsi.commands import Allow, Command, Direction
 from scsi.errors import InvalidFieldInCdb
 from scsi.nexus import Nexus
+from scsi.provisioning import encode_provisioning_page, range_limit_blocks, unmap_limits
 from scsi.tasks import Task
 
 if TYPE_CHECKING:
@@ -131,14 +132,14 @@ def _block_limits(unit: LogicalUnit, _nexus: Nexus) -> bytes:
     # Linux takes an optimal length for granted (io_opt) only if it is a multiple of the physical block.
     optimal = min(limit, (1 << 20) // (unit.volume.block_bytes or 512)) // physical * physical
     return _BLOCK_LIMITS.pack(
-        0,  # WSNZ
+        0x01,  # WSNZ: WRITE SAME of no blocks is none of all blocks
         0,  # MAXIMUM COMPARE AND WRITE LENGTH: there is no such command
         physical,  # OPTIMAL TRANSFER LENGTH GRANULARITY
         limit,  # MAXIMUM TRANSFER LENGTH
         optimal,  # OPTIMAL TRANSFER LENGTH
         0,  # MAXIMUM PREFETCH LENGTH
-        *(0, 0, 0, 0),  # UNMAP: most LBAs, most descriptors, granularity, alignment
-        0,  # MAXIMUM WRITE SAME LENGTH
+        *unmap_limits(unit),
+        range_limit_blocks(unit),  # MAXIMUM WRITE SAME LENGTH
         *(0, 0, 0, 0, 0),  # atomic writes: most, alignment, granularity, most with boundaries, boundary
     )
 
@@ -148,9 +149,8 @@ def _block_device_characteristics(_unit: LogicalUnit, _nexus: Nexus) -> bytes:
     return struct.pack(">H58x", 0x0001)
 
 
-def _logical_block_provisioning(_unit: LogicalUnit, _nexus: Nexus) -> bytes:
-    # No UNMAP, no WRITE SAME; PROVISIONING TYPE 0, fully provisioned. Linux looks at the page all the same.
-    return bytes(4)
+def _logical_block_provisioning(unit: LogicalUnit, _nexus: Nexus) -> bytes:
+    return encode_provisioning_page(unit)
 
 
 PAGES: dict[int, Callable[[LogicalUnit, Nexus], bytes]] = {

@@ -2,8 +2,8 @@
 
 How this works. Zeroes are what is promised of unmapped blocks, and UNMAP promises nothing: an array may leave what does
 not fit its pieces as it was. WRITE SAME with its UNMAP bit, at an array whose unmapped blocks read as zeroes (LBPRZ),
-is a write, and may give the storage back. So whole pieces are unmapped by that, or zeroed first where the array has UNMAP
-alone; parts of pieces are written. An array that refuses what it said it has is not asked again.
+is a write, and may give the storage back. So whole pieces are unmapped by that, or zeroed first where the array has
+UNMAP alone; parts of pieces are written. An array that refuses what it said it has is not asked again.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from backends.external.operation import WriteOperation
 from backends.external.path import Answer
-from backends.external.pieces import WINDOW
 from backends.external.replies import BlockLimits, ThinProvisioning
 from backends.external.sense import Sense
 from scsi.status import SenseKey
+from scsi.steps import Step
 from scsi.volume import Buffer, Deallocation, Done, Fault, VolumeError
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ _CDB_16 = struct.Struct(">BBQIBB")
 _UNMAP_CDB = struct.Struct(">B5xBHB")
 _UNMAP_LIST = struct.Struct(">HH4xQI4x")
 _REFUSED = frozenset({0x20, 0x24, 0x26})  # ASCs that say: not with this LU
-
-Step = Callable[[Done], None]
 
 
 class Provisioning(NamedTuple):
@@ -86,38 +84,6 @@ def _best(codes: set[int], ten_reaches: bool) -> int:
     if WRITE_SAME_16 in codes:
         return WRITE_SAME_16
     return WRITE_SAME_10 if WRITE_SAME_10 in codes and ten_reaches else 0
-
-
-class Steps:
-    """Takes steps side by side, no more than a few at a time; the first error ends the starting."""
-
-    def __init__(self, steps: Iterator[Step], done: Done) -> None:
-        self._steps = steps
-        self._done = done
-        self._out = 0
-        self._starting = False
-        self._error: VolumeError | None = None
-
-    def start(self) -> None:
-        """Start as many as there may be."""
-        if self._starting:  # a step that ended at once; the loop below goes on
-            return
-        self._starting = True
-        while self._out < WINDOW and self._error is None:
-            step = next(self._steps, None)
-            if step is None:
-                break
-            self._out += 1
-            step(self._ended)
-        self._starting = False
-        if not self._out:
-            self._done(self._error)
-
-    def _ended(self, error: VolumeError | None) -> None:
-        self._out -= 1
-        if self._error is None:
-            self._error = error
-        self.start()
 
 
 def same_steps(unit: ExternalLogicalUnit, lba: int, block: Buffer, blocks: int) -> Iterator[Step]:

@@ -28,9 +28,10 @@ from backends.external.operation import (
 )
 from backends.external.path import Answer, ArrayPath
 from backends.external.pieces import ReadPieces, WritePieces
-from backends.external.provisioning import Provisioning, Steps, same_steps, unmap_steps
+from backends.external.provisioning import Provisioning, same_steps, unmap_steps
 from backends.scheduler import Scheduler, Timer
 from scsi.counters import Counters
+from scsi.steps import Steps
 from scsi.volume import Allocation, AllocationDone, Buffer, Deallocation, Done, Fault, ReadDone, VolumeError
 
 COMMAND_TIMEOUT_S = 10.0

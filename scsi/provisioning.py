@@ -1,0 +1,325 @@
+"""Logical block provisioning: WRITE SAME, UNMAP, GET LBA STATUS, and what hosts are told of them.
+
+How this works. Blocks that were unmapped read as zeroes (LBPRZ), always. Whether they give storage back is the volume's
+business (`Volume.deallocation`): a unit on a volume that can is thin (LBPME), and one on a volume that can not is told
+as fully provisioned, so that hosts do not have it write zeroes for nothing; the commands work there all the same. There
+are no anchored blocks.
+
+Spec: SBC-4 "WRITE SAME (10) command" and those after it, "UNMAP command", "GET LBA STATUS (16) command",
+"Logical Block Provisioning VPD page".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from struct import Struct
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from scsi.block_commands import Fields, refuse_unready
+from scsi.commands import Allow, Command, Decode, Direction, Medium
+from scsi.errors import (
+    InvalidFieldInCdb,
+    InvalidFieldInInformationUnit,
+    InvalidFieldInParameterList,
+    LbaOutOfRange,
+    ParameterListLengthError,
+    ScsiError,
+    WriteProtected,
+)
+from scsi.sense import error_of
+from scsi.steps import Step, Steps
+from scsi.tasks import Task
+from scsi.volume import Allocation, Buffer, Done, VolumeError
+
+if TYPE_CHECKING:
+    from scsi.logical_unit import LogicalUnit
+
+# Of one command. Zeroes that have to be written, to a slow disk or to both legs of a pair, must be there before a host
+# gives up waiting.
+MAX_RANGE_BYTES: Final = 64 << 20
+MAX_UNMAP_DESCRIPTORS: Final = 256
+MOST_STATUS_DESCRIPTORS: Final = 64
+
+_ANCHOR, _UNMAP, _NO_DATA_OUT = 0x10, 0x08, 0x01
+_BLOCKS_OFFSET = {0x41: 7, 0x93: 10}
+
+_LIST_HEADER = Struct(">HH4x")
+_DESCRIPTOR = Struct(">QI4x")
+_STATUS_HEADER = Struct(">I4x")
+_STATUS_DESCRIPTOR = Struct(">QIB3x")
+_MAPPED, _DEALLOCATED = 0, 1
+
+_decode_10 = Struct(">xBIxH").unpack_from
+_decode_16 = Struct(">xBQI").unpack_from
+
+_PROVISIONING_PAGE = Struct(">BBBB")
+_LBPU_LBPWS_LBPWS10_LBPRZ = 0x80 | 0x40 | 0x20 | 0x04
+_THIN = 0x02
+
+
+# --- What hosts are told ----------------------------------------------------------------------------------------------
+
+
+def is_thin(unit: LogicalUnit) -> bool:
+    """Say whether hosts are told that unmapping gives storage back: LBPME and LBPRZ of READ CAPACITY (16)."""
+    return unit.volume.deallocation is not None
+
+
+def range_limit_blocks(unit: LogicalUnit) -> int:
+    """Say how many blocks one WRITE SAME or UNMAP may be about."""
+    return MAX_RANGE_BYTES // (unit.volume.block_bytes or 512)  # the length may not be known yet
+
+
+class UnmapLimits(NamedTuple):
+    """The fields of VPD page B0h about UNMAP."""
+
+    blocks: int
+    descriptors: int
+    granularity: int
+    alignment: int
+
+
+def unmap_limits(unit: LogicalUnit) -> UnmapLimits:
+    """Give the limits of UNMAP for VPD page B0h; all zero for a unit that is not thin."""
+    pieces = unit.volume.deallocation
+    if pieces is None:
+        return UnmapLimits(0, 0, 0, 0)
+    return UnmapLimits(
+        range_limit_blocks(unit), MAX_UNMAP_DESCRIPTORS, pieces.granularity_blocks, 0x80000000 | pieces.first_lba
+    )
+
+
+def encode_provisioning_page(unit: LogicalUnit) -> bytes:
+    """Give VPD page B2h without its header; Linux looks at it also where it says nothing."""
+    if not is_thin(unit):
+        return bytes(_PROVISIONING_PAGE.size)
+    return _PROVISIONING_PAGE.pack(0, _LBPU_LBPWS_LBPWS10_LBPRZ, _THIN, 0)
+
+
+# --- WRITE SAME -------------------------------------------------------------------------------------------------------
+
+
+def handle_write_same(unit: LogicalUnit, task: Task, fields: Fields) -> None:
+    """WRITE SAME (10) and (16)."""
+    flags, lba, blocks = fields
+    _refuse_writing(unit, task)
+    if flags & _ANCHOR:
+        raise InvalidFieldInCdb(1, 4, "there are no anchored blocks")
+    if not blocks:
+        # WSNZ. The other meaning, all to the end of the unit, would be more than the limit as a rule.
+        raise InvalidFieldInCdb(_BLOCKS_OFFSET[task.cdb[0]], None, "no blocks")
+    write_same(unit, task, flags, lba, blocks, _BLOCKS_OFFSET[task.cdb[0]])
+
+
+def write_same(unit: LogicalUnit, task: Task, flags: int, lba: int, blocks: int, length_offset: int) -> None:
+    """Carry out a WRITE SAME of any length.
+
+    Args:
+        unit: written to.
+        task: its data is one block, or none with NDOB.
+        flags: of the CDB.
+        lba: first block.
+        blocks: how many, at least one.
+        length_offset: where the CDB says how many.
+    """
+    volume = unit.volume
+    _check_range(unit, lba, blocks)
+    if blocks > range_limit_blocks(unit):
+        raise InvalidFieldInCdb(length_offset, None, f"{blocks} blocks in one WRITE SAME")
+    wanted_bytes = 0 if flags & _NO_DATA_OUT else volume.block_bytes
+    block: Buffer = bytes(volume.block_bytes)
+    if wanted_bytes:
+        if len(task.data_out) != wanted_bytes or task.data_out_bytes != wanted_bytes:
+            error = InvalidFieldInInformationUnit(f"{task.data_out_bytes} bytes of data for one block")
+            unit.fail(task, error, wanted_bytes)
+            return
+        block = task.data_out
+    counters = unit.counters
+    counters.writes += 1
+    counters.written_blocks += blocks
+    done = _ender(unit, task, wanted_bytes)
+    # What unmapped blocks read as is the data then, which is what allows them to be unmapped.
+    if flags & _UNMAP and not any(block):
+        volume.unmap(lba, blocks, done)
+    else:
+        volume.write_same(lba, block, blocks, done)
+
+
+# --- UNMAP ------------------------------------------------------------------------------------------------------------
+
+
+class _Range(NamedTuple):
+    lba: int
+    blocks: int
+
+
+def _decode_unmap(cdb: bytes) -> tuple[int, int, int, int]:
+    """Flags, the blocks that it may be about, which are any, and PARAMETER LIST LENGTH."""
+    return cdb[1], 0, 1 << 64, cdb[7] << 8 | cdb[8]
+
+
+def handle_unmap(unit: LogicalUnit, task: Task, fields: tuple[int, int, int, int]) -> None:
+    """UNMAP. Nothing is unmapped when anything is wrong with the parameter list."""
+    anchor, _, _, list_bytes = fields
+    _refuse_writing(unit, task)
+    if anchor:
+        raise InvalidFieldInCdb(1, 0, "there are no anchored blocks")
+    refuse_unready(unit)
+    try:
+        ranges = _decode_list(unit, task, list_bytes)
+    except ScsiError as error:
+        unit.fail(task, error, list_bytes)
+        return
+    volume = unit.volume
+
+    def steps() -> Iterator[Step]:
+        for lba, blocks in ranges:
+            yield lambda done, lba=lba, blocks=blocks: volume.unmap(lba, blocks, done)  # type: ignore[misc]  # bound early
+
+    Steps(steps(), _ender(unit, task, list_bytes)).start()
+
+
+def _decode_list(unit: LogicalUnit, task: Task, list_bytes: int) -> list[_Range]:
+    """Give the ranges of a parameter list, in order, disjoint.
+
+    A list without descriptors is none that is wrong; a descriptor that is not whole is ignored.
+
+    Spec: SBC-4 "UNMAP parameter list".
+    """
+    if not list_bytes:
+        return []
+    data = memoryview(task.data_out)[:list_bytes]
+    if len(data) < list_bytes:
+        raise InvalidFieldInInformationUnit(f"{len(data)} bytes of a parameter list of {list_bytes}")
+    if list_bytes < _LIST_HEADER.size:
+        raise ParameterListLengthError(f"{list_bytes} bytes")
+    data_bytes, descriptor_bytes = _LIST_HEADER.unpack_from(data)
+    if data_bytes + 2 > list_bytes or descriptor_bytes > list_bytes - _LIST_HEADER.size:
+        raise ParameterListLengthError(f"{list_bytes} bytes, and says {data_bytes} and {descriptor_bytes}")
+    count = descriptor_bytes // _DESCRIPTOR.size
+    if count > MAX_UNMAP_DESCRIPTORS:
+        raise InvalidFieldInParameterList(2, None, f"{count} descriptors")
+    found = [_Range(*_DESCRIPTOR.unpack_from(data, 8 + at * _DESCRIPTOR.size)) for at in range(count)]
+    for lba, blocks in found:
+        _check_range(unit, lba, blocks)
+    total = 0
+    for at, (_, blocks) in enumerate(found):
+        total += blocks
+        if total > range_limit_blocks(unit):
+            raise InvalidFieldInParameterList(8 + at * _DESCRIPTOR.size + 8, None, f"{total} blocks in one UNMAP")
+    return _joined(found)
+
+
+def _joined(ranges: Iterable[_Range]) -> list[_Range]:
+    joined: list[_Range] = []
+    for lba, blocks in sorted(ranges):
+        if joined and lba <= joined[-1].lba + joined[-1].blocks:
+            first = joined[-1].lba
+            joined[-1] = _Range(first, max(lba + blocks, first + joined[-1].blocks) - first)
+        elif blocks:
+            joined.append(_Range(lba, blocks))
+    return joined
+
+
+# --- GET LBA STATUS ---------------------------------------------------------------------------------------------------
+
+
+def _decode_get_lba_status(cdb: bytes) -> tuple[int, int, int, int]:
+    return 0, int.from_bytes(cdb[2:10], "big"), 0, int.from_bytes(cdb[10:14], "big")
+
+
+def handle_get_lba_status(unit: LogicalUnit, task: Task, fields: tuple[int, int, int, int]) -> None:
+    """GET LBA STATUS (16)."""
+    _, lba, _, allocation_length = fields
+    refuse_unready(unit)
+    capacity = unit.volume.blocks
+    if lba >= capacity:
+        raise LbaOutOfRange(f"{lba} of {capacity}", information=lba)
+
+    def done(result: list[Allocation] | VolumeError) -> None:
+        if isinstance(result, VolumeError):
+            unit.fail(task, error_of(result))
+        else:
+            unit.finish(task, _encode_status(lba, result, allocation_length)[:allocation_length])
+
+    unit.volume.allocation(lba, min(capacity - lba, 0xFFFFFFFF), done)
+
+
+def _encode_status(lba: int, runs: list[Allocation], allocation_length: int) -> bytes:
+    """Put as many descriptors together as there is room for, and one at least."""
+    room = max((allocation_length - _STATUS_HEADER.size) // _STATUS_DESCRIPTOR.size, 1)
+    data = b""
+    for blocks, mapped in runs[: min(room, MOST_STATUS_DESCRIPTORS)]:
+        data += _STATUS_DESCRIPTOR.pack(lba, blocks, _MAPPED if mapped else _DEALLOCATED)
+        lba += blocks
+    return _STATUS_HEADER.pack(len(data) + 4) + data
+
+
+# --- Common to them ---------------------------------------------------------------------------------------------------
+
+
+def _refuse_writing(unit: LogicalUnit, task: Task) -> None:
+    if task.logical_unit.read_only or unit.volume.read_only:
+        raise WriteProtected
+
+
+def _check_range(unit: LogicalUnit, lba: int, blocks: int) -> None:
+    capacity = unit.volume.blocks
+    if lba + blocks > capacity:
+        refuse_unready(unit)  # the size may not be known yet
+        raise LbaOutOfRange(f"{lba}+{blocks} of {capacity}", information=max(lba, capacity))
+
+
+def _ender(unit: LogicalUnit, task: Task, data_out_used: int) -> Done:
+    def done(error: VolumeError | None) -> None:
+        if error is None:
+            unit.finish(task, data_out_used=data_out_used)
+        else:
+            unit.fail(task, error_of(error), data_out_used)
+
+    return done
+
+
+def _write_same(name: str, usage: str, decode: Decode) -> Command:
+    return Command(
+        name,
+        usage,
+        decode,
+        handle_write_same,
+        direction=Direction.FROM_INITIATOR,
+        allow=Allow.NOWHERE,
+        spec=f"SBC-4 {name} command",
+        medium=Medium.WRITE,
+        timeout_s=60,
+    )
+
+
+# WRPROTECT is refused: there is no protection information. So are LBDATA and PBDATA, obsolete, which asked for other
+# data in each block. GROUP NUMBER may be anything: no statistics are kept by it.
+ROWS: tuple[Command, ...] = (
+    _write_same("WRITE SAME (10)", "41 18 ffffffff 1f ffff 04", _decode_10),
+    _write_same("WRITE SAME (16)", "93 19 ffffffffffffffff ffffffff 1f 04", _decode_16),
+    Command(
+        "UNMAP",
+        usage="42 01 00000000 1f ffff 04",
+        decode=_decode_unmap,
+        run=handle_unmap,
+        direction=Direction.FROM_INITIATOR,
+        allow=Allow.NOWHERE,
+        spec="SBC-4 UNMAP command",
+        medium=Medium.WRITE,
+        timeout_s=60,
+    ),
+    Command(
+        "GET LBA STATUS (16)",
+        usage="9e 12 ffffffffffffffff ffffffff 00 04",
+        decode=_decode_get_lba_status,
+        run=handle_get_lba_status,
+        direction=Direction.TO_INITIATOR,
+        allow=Allow.WRITE_EXCLUSIVE,
+        spec="SBC-4 GET LBA STATUS (16) command",
+        service_action=True,
+        medium=Medium.READ,
+        timeout_s=30,
+    ),
+)
