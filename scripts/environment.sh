@@ -12,6 +12,7 @@ ANNEX_DEBIAN_PACKAGES="
     groff-base
     make systemd systemd-container debootstrap
     prometheus
+    user-mode-linux open-iscsi kmod udev fio sg3-utils multipath-tools e2fsprogs xfsprogs btrfs-progs
 "
 # Why each line is there:       pip and a venv need the first;
 #                               the second compiles the data path, and cython-iscsi and cython-sgio, which are
@@ -21,7 +22,9 @@ ANNEX_DEBIAN_PACKAGES="
 #                               the fifth reads the man pages for mistakes;
 #                               the sixth installs annex in a machine that systemd has booted: a container of
 #                               systemd-nspawn over a root made by debootstrap;
-#                               the last has promtool, which checks the metrics and the alert rules.
+#                               the seventh has promtool, which checks the metrics and the alert rules;
+#                               the last is a Linux kernel that runs as a process, and what tests run on it: it is a
+#                               host of annexd, with an initiator, a disk driver, multipath and file systems of its own.
 
 ANNEX_PYTHON=/usr/bin/python3   # Debian's own: whatever else is first in PATH may be any version
 
@@ -74,7 +77,7 @@ annex_debian_packages() {
     annex_apt update
     # shellcheck disable=SC2086  # a list of words
     annex_install_without_starting_services $annex_missing
-    for annex_service in tgt prometheus; do
+    for annex_service in tgt prometheus open-iscsi iscsid multipath-tools; do
         case " $annex_missing" in
         *" $annex_service "*)
             # It was not here before, so nobody wants it at the next boot either.
