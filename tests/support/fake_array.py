@@ -85,7 +85,9 @@ class FakeUnit:
 
 
 @dataclass(eq=False)
-class _Queued:
+class Queued:
+    """A command that the array has taken."""
+
     path: FakePath
     nexus: int
     lun: bytes
@@ -124,7 +126,7 @@ class FakeArray:
         self.reset_works = True
         self.resets = 0
         self.cdbs: list[bytes] = []
-        self._queue: list[_Queued] = []
+        self._queue: list[Queued] = []
         self._nexuses = itertools.count(1)
 
     def path(self) -> FakePath:
@@ -177,7 +179,7 @@ class FakeArray:
             unit.attentions[nexus] = [POWER_ON]
         return nexus
 
-    def take(self, command: _Queued) -> None:
+    def take(self, command: Queued) -> None:
         self._queue.append(command)
         if not self.stalled:
             self.scheduler.call_soon(self._run_unless_stalled)
@@ -205,7 +207,7 @@ class FakeArray:
 
     # --- the device server ---
 
-    def _execute(self, command: _Queued) -> FakeAnswer:
+    def _execute(self, command: Queued) -> FakeAnswer:
         code = command.cdb[0]
         self.journal.append((command.nexus, code))
         self.cdbs.append(command.cdb)
@@ -242,7 +244,7 @@ class FakePath:
         self.inline = False  # answer before submit returns
         self.closed = False
         self.drops: list[str] = []
-        self.in_flight: list[_Queued] = []
+        self.in_flight: list[Queued] = []
 
     def start(self, listener: PathListener) -> None:
         self.listener = listener
@@ -277,7 +279,7 @@ class FakePath:
         if self.nexus is None:
             done(lost(Undelivered.NOT_SENT, "no session"))
             return
-        command = _Queued(self, self.nexus, lun, cdb, data_out, data_in_bytes, done, place)
+        command = Queued(self, self.nexus, lun, cdb, data_out, data_in_bytes, done, place)
         self.in_flight = [other for other in self.in_flight if not other.ended]
         self.in_flight.append(command)
         self.array.take(command)
@@ -337,12 +339,12 @@ def _range(unit: FakeUnit, cdb: bytes) -> slice | None:
     return slice(lba * unit.block_bytes, (lba + blocks) * unit.block_bytes)
 
 
-def _read(unit: FakeUnit, command: _Queued) -> FakeAnswer:
+def _read(unit: FakeUnit, command: Queued) -> FakeAnswer:
     where = _range(unit, command.cdb)
     return check(5, 0x21, 0) if where is None else FakeAnswer(data_in=bytes(unit.data[where]))
 
 
-def _write(unit: FakeUnit, command: _Queued) -> FakeAnswer:
+def _write(unit: FakeUnit, command: Queued) -> FakeAnswer:
     where = _range(unit, command.cdb)
     if where is None:
         return check(5, 0x21, 0)
@@ -351,17 +353,17 @@ def _write(unit: FakeUnit, command: _Queued) -> FakeAnswer:
     return FakeAnswer()
 
 
-def _read_capacity_10(unit: FakeUnit, command: _Queued) -> FakeAnswer:
+def _read_capacity_10(unit: FakeUnit, command: Queued) -> FakeAnswer:
     return FakeAnswer(data_in=struct.pack(">II", min(unit.blocks - 1, 0xFFFFFFFF), unit.block_bytes))
 
 
-def _read_capacity_16(unit: FakeUnit, command: _Queued) -> FakeAnswer:
+def _read_capacity_16(unit: FakeUnit, command: Queued) -> FakeAnswer:
     if not unit.sixteen:
         return check(5, 0x20, 0)
     return FakeAnswer(data_in=struct.pack(">QIxB18x", unit.blocks - 1, unit.block_bytes, 3))
 
 
-def _mode_sense_6(unit: FakeUnit, command: _Queued) -> FakeAnswer:
+def _mode_sense_6(unit: FakeUnit, command: Queued) -> FakeAnswer:
     if unit.write_cache is None:
         return check(5, 0x20, 0)
     device_specific = (0x10 if unit.force_unit_access else 0) | (0x80 if unit.write_protected else 0)
@@ -369,22 +371,22 @@ def _mode_sense_6(unit: FakeUnit, command: _Queued) -> FakeAnswer:
     return FakeAnswer(data_in=bytes([3 + len(page), 0, device_specific, 0]) + page)
 
 
-def _reserve(unit: FakeUnit, command: _Queued) -> FakeAnswer:
+def _reserve(unit: FakeUnit, command: Queued) -> FakeAnswer:
     unit.reserved_by = command.nexus
     return FakeAnswer()
 
 
-def _release(unit: FakeUnit, command: _Queued) -> FakeAnswer:
+def _release(unit: FakeUnit, command: Queued) -> FakeAnswer:
     if unit.reserved_by == command.nexus:
         unit.reserved_by = None
     return FakeAnswer()
 
 
-def _nothing(unit: FakeUnit, command: _Queued) -> FakeAnswer:
+def _nothing(unit: FakeUnit, command: Queued) -> FakeAnswer:
     return FakeAnswer()
 
 
-_HANDLERS: dict[int, Callable[[FakeUnit, _Queued], FakeAnswer]] = {
+_HANDLERS: dict[int, Callable[[FakeUnit, Queued], FakeAnswer]] = {
     0x00: _nothing,
     0x16: _reserve,
     0x17: _release,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scsi.iscsi.events import Event, LoggedIn, ScsiCommand, SessionEnded, TaskManagement
+from scsi.iscsi.options import TargetOptions
 from scsi.logical_unit import LogicalUnit
 from scsi.nexus import MappedUnit, Nexus
 from scsi.target import TargetPort
@@ -23,11 +24,11 @@ class TargetStack:
         port: the target port.
     """
 
-    def __init__(self, **login_keys: str) -> None:
+    def __init__(self, options: TargetOptions | None = None, **login_keys: str) -> None:
         self.volume = MemoryVolume()
         self.unit = LogicalUnit(self.volume, NAA)
         self.port = TargetPort()
-        self.peer = Peer()
+        self.peer = Peer(options=options)
         self.peer.handle = self._act
         self.peer.log_in(**login_keys)
         self.peer.send(self.peer.command_pdu(bytes(6)))  # TEST UNIT READY, which gets 29/00
