@@ -13,7 +13,7 @@ from scsi.block_commands import transfer_limit_blocks
 from scsi.commands import Allow, Command, Direction
 from scsi.errors import InvalidFieldInCdb
 from scsi.nexus import Nexus
-from scsi.provisioning import encode_provisioning_page, range_limit_blocks, unmap_limits
+from scsi.provisioning import encode_provisioning_page, unmap_limits, write_same_limit_blocks
 from scsi.tasks import Task
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _block_limits(unit: LogicalUnit, _nexus: Nexus) -> bytes:
         optimal,  # OPTIMAL TRANSFER LENGTH
         0,  # MAXIMUM PREFETCH LENGTH
         *unmap_limits(unit),
-        range_limit_blocks(unit),  # MAXIMUM WRITE SAME LENGTH
+        write_same_limit_blocks(unit),  # MAXIMUM WRITE SAME LENGTH
         *(0, 0, 0, 0, 0),  # atomic writes: most, alignment, granularity, most with boundaries, boundary
     )
 

@@ -102,7 +102,7 @@ class LogicalUnit:
         """Where the blocks are.
 
         It may be exchanged while hosts use the unit, between `drain` and `resume`; hosts are told by unit attentions
-        if it has another size, or another kind of cache.
+        if it has another size or another kind of cache, or begins or ceases to be thin.
         """
         return self._volume
 
@@ -114,6 +114,8 @@ class LogicalUnit:
         # A host that believes that there is no cache never flushes it.
         if (old.write_cache, old.read_only) != (volume.write_cache, volume.read_only):
             self.establish_unit_attention(*unit_attention.MODE_PARAMETERS_CHANGED)
+        if (old.deallocation is None) != (volume.deallocation is None):
+            self.establish_unit_attention(*unit_attention.INQUIRY_DATA_CHANGED)
 
     @property
     def queue(self) -> int:

@@ -1,9 +1,9 @@
 """Logical block provisioning: WRITE SAME, UNMAP, GET LBA STATUS, and what hosts are told of them.
 
 How this works. Blocks that were unmapped read as zeroes (LBPRZ), always. Whether they give storage back is the volume's
-business (`Volume.deallocation`): a unit on a volume that can is thin (LBPME), and one on a volume that can not is told
-as fully provisioned, so that hosts do not have it write zeroes for nothing; the commands work there all the same. There
-are no anchored blocks.
+business (`Volume.deallocation`). A unit on a volume that does, if only in part, is thin (LBPME): what can not be given
+back is written with zeroes. A unit on a volume that never does is fully provisioned and has no UNMAP: a host would have
+it write zeroes for nothing, as long as the unit is. There are no anchored blocks.
 
 Spec: SBC-4 "WRITE SAME (10) command" and those after it, "UNMAP command", "GET LBA STATUS (16) command",
 "Logical Block Provisioning VPD page".
@@ -26,6 +26,7 @@ from scsi.errors import (
     ScsiError,
     WriteProtected,
 )
+from scsi.nexus import Nexus
 from scsi.sense import error_of
 from scsi.steps import Step, Steps
 from scsi.tasks import Task
@@ -34,9 +35,10 @@ from scsi.volume import Allocation, Buffer, Done, VolumeError
 if TYPE_CHECKING:
     from scsi.logical_unit import LogicalUnit
 
-# Of one command. Zeroes that have to be written, to a slow disk or to both legs of a pair, must be there before a host
-# gives up waiting.
-MAX_RANGE_BYTES: Final = 64 << 20
+# Of one command. What has to be written, to a slow disk or to both legs of a pair, must be there before a host gives up
+# waiting.
+MAX_WRITE_SAME_BYTES: Final = 16 << 20
+MAX_UNMAP_BYTES: Final = 64 << 20
 MAX_UNMAP_DESCRIPTORS: Final = 256
 MOST_STATUS_DESCRIPTORS: Final = 64
 
@@ -65,9 +67,13 @@ def is_thin(unit: LogicalUnit) -> bool:
     return unit.volume.deallocation is not None
 
 
-def range_limit_blocks(unit: LogicalUnit) -> int:
-    """Say how many blocks one WRITE SAME or UNMAP may be about."""
-    return MAX_RANGE_BYTES // (unit.volume.block_bytes or 512)  # the length may not be known yet
+def write_same_limit_blocks(unit: LogicalUnit) -> int:
+    """Say how many blocks one WRITE SAME may be about."""
+    return MAX_WRITE_SAME_BYTES // (unit.volume.block_bytes or 512)  # the length may not be known yet
+
+
+def _unmap_limit_blocks(unit: LogicalUnit) -> int:
+    return MAX_UNMAP_BYTES // (unit.volume.block_bytes or 512)
 
 
 class UnmapLimits(NamedTuple):
@@ -85,7 +91,7 @@ def unmap_limits(unit: LogicalUnit) -> UnmapLimits:
     if pieces is None:
         return UnmapLimits(0, 0, 0, 0)
     return UnmapLimits(
-        range_limit_blocks(unit), MAX_UNMAP_DESCRIPTORS, pieces.granularity_blocks, 0x80000000 | pieces.first_lba
+        _unmap_limit_blocks(unit), MAX_UNMAP_DESCRIPTORS, pieces.granularity_blocks, 0x80000000 | pieces.first_lba
     )
 
 
@@ -101,30 +107,33 @@ def encode_provisioning_page(unit: LogicalUnit) -> bytes:
 
 def handle_write_same(unit: LogicalUnit, task: Task, fields: Fields) -> None:
     """WRITE SAME (10) and (16)."""
-    flags, lba, blocks = fields
+    flags, _, blocks = fields
     _refuse_writing(unit, task)
     if flags & _ANCHOR:
         raise InvalidFieldInCdb(1, 4, "there are no anchored blocks")
     if not blocks:
         # WSNZ. The other meaning, all to the end of the unit, would be more than the limit as a rule.
         raise InvalidFieldInCdb(_BLOCKS_OFFSET[task.cdb[0]], None, "no blocks")
-    write_same(unit, task, flags, lba, blocks, _BLOCKS_OFFSET[task.cdb[0]])
+    write_same(unit, task, fields, 1, _BLOCKS_OFFSET[task.cdb[0]])
 
 
-def write_same(unit: LogicalUnit, task: Task, flags: int, lba: int, blocks: int, length_offset: int) -> None:
+def write_same(unit: LogicalUnit, task: Task, fields: Fields, flags_offset: int, length_offset: int) -> None:
     """Carry out a WRITE SAME of any length.
 
     Args:
         unit: written to.
         task: its data is one block, or none with NDOB.
-        flags: of the CDB.
-        lba: first block.
-        blocks: how many, at least one.
-        length_offset: where the CDB says how many.
+        fields: flags, first block, number of blocks (at least one).
+        flags_offset: where the CDB has the flags.
+        length_offset: where it says how many blocks.
     """
+    flags, lba, blocks = fields
     volume = unit.volume
     _check_range(unit, lba, blocks)
-    if blocks > range_limit_blocks(unit):
+    if flags & _UNMAP and not is_thin(unit):
+        refuse_unready(unit)  # it may not be known yet
+        raise InvalidFieldInCdb(flags_offset, 3, "UNMAP of a unit that is fully provisioned")
+    if blocks > write_same_limit_blocks(unit):
         raise InvalidFieldInCdb(length_offset, None, f"{blocks} blocks in one WRITE SAME")
     wanted_bytes = 0 if flags & _NO_DATA_OUT else volume.block_bytes
     block: Buffer = bytes(volume.block_bytes)
@@ -156,6 +165,11 @@ class _Range(NamedTuple):
 def _decode_unmap(cdb: bytes) -> tuple[int, int, int, int]:
     """Flags, the blocks that it may be about, which are any, and PARAMETER LIST LENGTH."""
     return cdb[1], 0, 1 << 64, cdb[7] << 8 | cdb[8]
+
+
+def _has_unmap(unit: LogicalUnit, _nexus: Nexus) -> bool:
+    # A host that is told that there is no such command gives up unmapping; while nothing is known, it is told to wait.
+    return is_thin(unit) or unit.volume.fault() is not None
 
 
 def handle_unmap(unit: LogicalUnit, task: Task, fields: tuple[int, int, int, int]) -> None:
@@ -205,7 +219,7 @@ def _decode_list(unit: LogicalUnit, task: Task, list_bytes: int) -> list[_Range]
     total = 0
     for at, (_, blocks) in enumerate(found):
         total += blocks
-        if total > range_limit_blocks(unit):
+        if total > _unmap_limit_blocks(unit):
             raise InvalidFieldInParameterList(8 + at * _DESCRIPTOR.size + 8, None, f"{total} blocks in one UNMAP")
     return _joined(found)
 
@@ -308,6 +322,7 @@ ROWS: tuple[Command, ...] = (
         allow=Allow.NOWHERE,
         spec="SBC-4 UNMAP command",
         medium=Medium.WRITE,
+        available=_has_unmap,
         timeout_s=60,
     ),
     Command(

@@ -154,9 +154,10 @@ class OpenDevice:
     def _measure_file(self, opened: os.stat_result) -> None:
         self.block_bytes = FILE_BLOCK_BYTES
         self.blocks = opened.st_size // FILE_BLOCK_BYTES
-        # The page cache reads the rest of a page before it can take a part of one.
-        self.physical_block_exponent = (_PAGE_BYTES // FILE_BLOCK_BYTES).bit_length() - 1
         self.in_memory = holders.file_system(opened.st_dev) in _MEMORY_FILE_SYSTEMS
+        # The page cache reads the rest of a page from the disk before it can take a part of one.
+        whole_bytes = FILE_BLOCK_BYTES if self.in_memory else _PAGE_BYTES
+        self.physical_block_exponent = (whole_bytes // FILE_BLOCK_BYTES).bit_length() - 1
         self.deallocation = None
         self.knows_allocation = True
         if not self.read_only and can_give_back(self.descriptor, opened.st_size, FILE_BLOCK_BYTES):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scsi.logical_unit import LogicalUnit
 from scsi.status import TaskAttribute
 from scsi.target import TargetPort
-from scsi.volume import Fault, ReadDone, VolumeError
+from scsi.volume import Deallocation, Fault, ReadDone, VolumeError
 from tests.support import commands as c
 from tests.support.memory_volume import MemoryVolume
 
@@ -226,6 +226,17 @@ def test_hosts_are_told_of_another_size_and_of_another_kind_of_cache(host: c.Hos
     assert host.send(c.TEST_UNIT_READY).outcome == "GOOD"
     unit.volume = MemoryVolume(4096, write_cache=True)
     assert host.send(c.TEST_UNIT_READY).outcome == "06/2A/01"
+
+
+def test_hosts_are_told_of_a_unit_that_begins_to_be_thin_or_ceases(host: c.Host, unit: LogicalUnit) -> None:
+    for deallocation in (Deallocation(8), None):
+        volume = MemoryVolume()
+        volume.deallocation = deallocation
+        unit.volume = volume
+        assert host.send(c.TEST_UNIT_READY).outcome == "06/3F/03"
+        assert host.send(c.TEST_UNIT_READY).outcome == "GOOD"
+        unit.volume = volume
+        assert host.send(c.TEST_UNIT_READY).outcome == "GOOD"
 
 
 # --- Bugs -------------------------------------------------------------------------------------------------------------

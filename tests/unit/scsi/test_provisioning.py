@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scsi.logical_unit import LogicalUnit
-from scsi.provisioning import MAX_RANGE_BYTES, MAX_UNMAP_DESCRIPTORS
+from scsi.provisioning import MAX_UNMAP_BYTES, MAX_UNMAP_DESCRIPTORS, MAX_WRITE_SAME_BYTES
 from scsi.target import TargetPort
 from scsi.task_management import Function, Response
 from scsi.volume import Deallocation, Fault, VolumeError
@@ -176,7 +176,7 @@ class LargeVolume(MemoryVolume):
 
     def __init__(self) -> None:
         super().__init__(8)
-        self.blocks = 2 * MAX_RANGE_BYTES // BLOCK
+        self.blocks = 2 * MAX_UNMAP_BYTES // BLOCK
         self.deallocation = Deallocation(8, 3)
         self.asked: list[tuple[int, int]] = []
 
@@ -190,7 +190,7 @@ def test_write_same_of_more_than_its_limit_is_refused_and_b0_says_the_limit() ->
     volume = LargeVolume()
     host = c.Host(TargetPort(), LogicalUnit(volume, c.NAA))
     (most,) = struct.unpack_from(">Q", vpd(host, 0xB0), 36)
-    assert most == MAX_RANGE_BYTES // BLOCK
+    assert most == MAX_WRITE_SAME_BYTES // BLOCK
     assert host.send(c.blocks_16(0x93, 1, most, UNMAP), ZEROES).outcome == "GOOD"
     answer = host.send(c.blocks_16(0x93, 1, most + 1, UNMAP), ZEROES)
     assert answer.outcome == "05/24/00"
@@ -273,7 +273,7 @@ def test_more_blocks_or_descriptors_than_b0_says_are_a_wrong_parameter_list() ->
     volume = LargeVolume()
     host = c.Host(TargetPort(), LogicalUnit(volume, c.NAA))
     most, descriptors, granularity, alignment = struct.unpack_from(">IIII", vpd(host, 0xB0), 20)
-    assert (most, descriptors) == (MAX_RANGE_BYTES // BLOCK, MAX_UNMAP_DESCRIPTORS)
+    assert (most, descriptors) == (MAX_UNMAP_BYTES // BLOCK, MAX_UNMAP_DESCRIPTORS)
     assert (granularity, alignment) == (8, 0x80000003)
     assert send_unmap(host, (0, most - 1), (most - 1, 1)).outcome == "GOOD"
     answer = send_unmap(host, (0, most - 1), (most, 2))
@@ -361,16 +361,25 @@ def test_an_aborted_unmap_holds_newer_commands_until_it_has_ended(host: c.Host, 
     assert content(volume, 5) == X
 
 
-def test_a_unit_that_can_not_give_storage_back_writes_zeroes_and_says_to_be_fully_provisioned(
+def test_a_unit_that_can_not_give_storage_back_is_fully_provisioned_and_has_no_unmap(
     host: c.Host, volume: MemoryVolume
 ) -> None:
     volume.deallocation = None
-    assert [answer.outcome for answer in each_kind(host)] == ["GOOD"] * 3
-    assert content(volume, 5) == ZEROES
+    assert [answer.outcome for answer in each_kind(host)] == ["GOOD", "05/24/00", "05/20/00"]
+    assert host.send(c.blocks_10(0x41, 5, 1, UNMAP), ZEROES).sense.field == (1, 3, True)
+    assert volume.operations() == ["write 5+1"]
     assert host.send(READ_CAPACITY_16).data[14:16] == bytes(2)
     assert vpd(host, 0xB2)[4:] == bytes(4)
     assert vpd(host, 0xB0)[20:36] == bytes(16)
-    assert struct.unpack_from(">Q", vpd(host, 0xB0), 36) == (MAX_RANGE_BYTES // BLOCK,)
+    assert struct.unpack_from(">Q", vpd(host, 0xB0), 36) == (MAX_WRITE_SAME_BYTES // BLOCK,)
+
+
+def test_a_unit_of_which_that_is_not_known_yet_says_so_and_not_that_it_has_no_unmap(
+    host: c.Host, volume: MemoryVolume
+) -> None:
+    volume.deallocation = None
+    volume.unready = VolumeError(Fault.BECOMING_READY)
+    assert [answer.outcome for answer in each_kind(host)] == ["02/04/01"] * 3
 
 
 def test_x1_x2_x3_a_thin_unit_says_so_wherever_linux_looks(host: c.Host) -> None:
@@ -381,7 +390,7 @@ def test_x1_x2_x3_a_thin_unit_says_so_wherever_linux_looks(host: c.Host) -> None
     assert page[6] == 0x02, "thin"
     limits = vpd(host, 0xB0)
     assert len(limits) == 64
-    assert struct.unpack_from(">IIII", limits, 20) == (MAX_RANGE_BYTES // BLOCK, MAX_UNMAP_DESCRIPTORS, 8, 1 << 31)
+    assert struct.unpack_from(">IIII", limits, 20) == (MAX_UNMAP_BYTES // BLOCK, MAX_UNMAP_DESCRIPTORS, 8, 1 << 31)
 
 
 # --- GET LBA STATUS ---------------------------------------------------------------------------------------------------

@@ -11,14 +11,16 @@ from scsi.logical_unit import LogicalUnit
 from scsi.nexus import MappedUnit
 from scsi.sense import decode_sense
 from scsi.target import TargetPort
-from scsi.volume import Fault, VolumeError
+from scsi.volume import Deallocation, Fault, VolumeError
 from tests.support import commands as c
 from tests.support.memory_volume import MemoryVolume
 
 
 @pytest.fixture
 def volume() -> MemoryVolume:
-    return MemoryVolume()
+    volume = MemoryVolume()
+    volume.deallocation = Deallocation(8)  # or there is no UNMAP
+    return volume
 
 
 @pytest.fixture
