@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,20 +24,23 @@ LIMIT_S = 110
 
 @contextmanager
 def local_unit(folder: Path) -> Iterator[Annexd]:
-    disk = folder / "disk.img"
-    with disk.open("wb") as file:
-        file.truncate(DISK_BYTES)
-    with Annexd(folder, ("--local", disk)) as annexd:
-        yield annexd
+    # In memory, where a block is as good as a page: GetLBAStatus.UnmapSingle is wrong about larger physical blocks, asks
+    # for block 9 and takes 16 for the right answer.
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+        disk = Path(memory, "disk.img")
+        with disk.open("wb") as file:
+            file.truncate(DISK_BYTES)
+        with Annexd(folder, ("--local", disk)) as annexd:
+            yield annexd
 
 
 @contextmanager
-def external_unit(folder: Path) -> Iterator[Annexd]:
+def external_unit(folder: Path, **parameters: str) -> Iterator[Annexd]:
     disk = folder / "disk.img"
     with disk.open("wb") as file:
         file.truncate(DISK_BYTES)
     with Tgt(folder) as array:
-        array.add_lun(array.add_target("iqn.2026-11.org.example:array"), disk)
+        array.add_lun(array.add_target("iqn.2026-11.org.example:array"), disk, parameters=parameters)
         url = f"iscsi://127.0.0.1:{array.port}/iqn.2026-11.org.example:array/1"
         with Annexd(folder, ("--array", url)) as annexd:
             yield annexd
@@ -79,3 +83,14 @@ def test_every_scsi_test_passes_on_an_external_unit(tmp_path: Path) -> None:
         assert "Traceback" not in annexd.log()
     ran, passed, failed = counted(output, "tests")
     assert (ran, passed, failed) == (215, 215, 0), output
+
+
+def test_every_test_of_unmapping_passes_on_a_thin_external_unit(tmp_path: Path) -> None:
+    suites = ("Unmap", "WriteSame10", "WriteSame16", "GetLBAStatus", "ReadCapacity16", "Inquiry")
+    with external_unit(tmp_path, thin_provisioning="1", lbppbe="0") as annexd:
+        output = run(annexd, ",".join(f"SCSI.{suite}.*" for suite in suites))
+        assert "Traceback" not in annexd.log()
+    ran, passed, failed = counted(output, "tests")
+    assert (ran, passed, failed) == (37, 37, 0), output
+    assert "Logical unit is fully provisioned" not in output
+    assert "UNMAP is not implemented" not in output
