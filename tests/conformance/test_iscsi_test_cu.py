@@ -24,8 +24,8 @@ LIMIT_S = 110
 
 @contextmanager
 def local_unit(folder: Path) -> Iterator[Annexd]:
-    # In memory, where a block is as good as a page: GetLBAStatus.UnmapSingle is wrong about larger physical blocks, asks
-    # for block 9 and takes 16 for the right answer.
+    # In memory, where a block is as good as a page: GetLBAStatus.UnmapSingle is wrong about larger physical blocks. It
+    # asks for block 9 then, and takes 16 for the right answer.
     with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
         disk = Path(memory, "disk.img")
         with disk.open("wb") as file:
