@@ -161,6 +161,11 @@ class LogicalUnit:
         else:
             limited[task] = limit
 
+    def execute_row(self, task: Task, row: Command) -> None:
+        """Carry out what a copy manager asks on behalf of a host: by the row it gives, and otherwise as `execute`."""
+        self.counters.commands += 1
+        self._execute_carefully(task, row)
+
     def finish(self, task: Task, data_in: Buffer = b"", data_out_used: int | None = None) -> None:
         """End a task with GOOD.
 
@@ -193,24 +198,25 @@ class LogicalUnit:
             self._task_set.ended(task)
             self._settle()
 
-    def _execute_carefully(self, task: Task) -> None:
+    def _execute_carefully(self, task: Task, row: Command | None = None) -> None:
         if task.attribute > TaskAttribute.HEAD_OF_QUEUE:
             # ACA without an ACA condition, of which there is none, or a number that means nothing.
             self._running[task] = None
             self.fail(task, InvalidMessage(f"task attribute {task.attribute}"))
             return
         if self._unsettled or task.attribute > _SIMPLE:
-            row = self._find_row_or_none(task)  # None is refused when it starts: order and unit attentions come first
+            # None is refused when it starts: order and unit attentions come first.
+            row = row or self._find_row_or_none(task)
             waits = self._task_set.must_wait(task, row)
             if waits:
                 self._task_set.waiting[task] = row
             self._refresh()
             if waits:
                 return
-        self._start(task)
+        self._start(task, row)
 
-    def _start(self, task: Task) -> None:
-        self._running[task] = None
+    def _start(self, task: Task, row: Command | None) -> None:
+        self._running[task] = row
         self._attempt(task, self._admit)
 
     def _attempt(self, task: Task, step: Callable[[Task], None]) -> None:
@@ -226,7 +232,7 @@ class LogicalUnit:
 
         Spec: SAM-6 "Status precedence": unit attentions for resets, then RESERVATION CONFLICT, then all others.
         """
-        row = self._find_row_or_none(task)
+        row = self._running[task] or self._find_row_or_none(task)
         nexus = task.session.nexus
         if row is None or row.attention:
             self._report_attention(nexus, resets_only=True)
@@ -333,8 +339,8 @@ class LogicalUnit:
             while True:
                 if (held := self._task_set.take_unheld()) is not None:
                     self._attempt(held, self._run)
-                elif (task := self._task_set.next_waiting()) is not None:
-                    self._start(task)
+                elif (waiting := self._task_set.next_waiting()) is not None:
+                    self._start(*waiting)
                 elif drained := self._task_set.take_drained():
                     for done in drained:
                         done()

@@ -67,13 +67,13 @@ class TaskSet:
         if task.attribute == _ORDERED:
             self._ordered -= 1
 
-    def next_waiting(self) -> Task | None:
-        """Take the first waiting task off the queue if it may start now."""
+    def next_waiting(self) -> tuple[Task, Command | None] | None:
+        """Take the first waiting task, with its row, off the queue if it may start now."""
         for task, row in self.waiting.items():  # the first one only
             if self._blocked_by_drain(row) or self._blocked_by_order(task):
                 return None
             del self.waiting[task]
-            return task
+            return task, row
         return None
 
     def _blocked_by_order(self, task: Task) -> bool:
