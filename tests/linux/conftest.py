@@ -1,0 +1,29 @@
+"""A booted Linux host that tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.linux_host import LinuxHost
+from tests.support.linux_network import LinuxNetwork
+
+
+@pytest.fixture(scope="session")
+def linux_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("linux")
+
+
+@pytest.fixture(scope="session")
+def network() -> Iterator[LinuxNetwork]:
+    with LinuxNetwork() as network:
+        yield network
+
+
+@pytest.fixture(scope="session")
+def host(network: LinuxNetwork, linux_folder: Path) -> Iterator[LinuxHost]:
+    """A host with one network card; a test leaves it logged out."""
+    with LinuxHost(network, linux_folder) as host:
+        yield host

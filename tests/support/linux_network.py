@@ -1,0 +1,104 @@
+"""A network namespace for real Linux hosts and what they log in to; it is gone when the test is, whatever happens.
+
+It has one Ethernet, or two for hosts with two paths. On Ethernet `n` annexd's machine has the address 10.99.n.1, and
+host `h` 10.99.n.(10 + h).
+"""
+
+from __future__ import annotations
+
+import select
+import subprocess
+from typing import Self
+
+LIMIT_S = 20.0
+
+
+class LinuxNetwork:
+    """The namespace; use it as a context manager.
+
+    Args:
+        ethernets: how many.
+    """
+
+    def __init__(self, ethernets: int = 1) -> None:
+        self.ethernets = ethernets
+        self._holder: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        # It has no name that would stay behind: it lives as long as a process in it, and that one until its input ends.
+        self._holder = subprocess.Popen(
+            ["unshare", "--net", "sh", "-c", "echo; exec cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        try:
+            assert self._holder.stdout is not None
+            assert select.select([self._holder.stdout], [], [], LIMIT_S)[0], "no namespace within the time"
+            self.run("ip", "link", "set", "lo", "up")
+            for ethernet in range(self.ethernets):
+                self.run("ip", "link", "add", f"bridge{ethernet}", "type", "bridge")
+                self.run("ip", "address", "add", f"{self.address(ethernet)}/24", "dev", f"bridge{ethernet}")
+                self.run("ip", "link", "set", f"bridge{ethernet}", "up")
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of it: with the last process in it, it and its links are gone."""
+        holder, self._holder = self._holder, None
+        if holder is not None:
+            assert holder.stdin is not None
+            assert holder.stdout is not None
+            holder.stdin.close()
+            holder.stdout.close()
+            holder.wait(LIMIT_S)
+
+    def address(self, ethernet: int = 0) -> str:
+        """Give the address of annexd's machine."""
+        return f"10.99.{ethernet}.1"
+
+    def inside(self, *command: str) -> list[str]:
+        """Give the command that runs `command` in it; this keeps its process id."""
+        assert self._holder is not None
+        return ["nsenter", f"--net=/proc/{self._holder.pid}/ns/net", "--", *command]
+
+    def run(self, *command: str) -> str:
+        """Run a command in it; give what it prints."""
+        done = subprocess.run(
+            self.inside(*command),
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def plug_in(self, host: int, ethernet: int) -> str:
+        """Make the tap of a host on an Ethernet; give its name."""
+        name = f"tap{ethernet}-{host}"
+        self.run("ip", "tuntap", "add", "dev", name, "mode", "tap")
+        self.run("ip", "link", "set", name, "master", f"bridge{ethernet}")
+        self.run("ip", "link", "set", name, "up")
+        return name
+
+    def unplug(self, host: int, ethernet: int) -> None:
+        """Remove what `plug_in` made."""
+        self.run("ip", "link", "delete", f"tap{ethernet}-{host}")
+
+    def cut(self, ethernet: int) -> None:
+        """Let nothing more through an Ethernet; nobody is told."""
+        self.run("ip", "link", "set", f"bridge{ethernet}", "down")
+
+    def mend(self, ethernet: int) -> None:
+        """Undo `cut`."""
+        self.run("ip", "link", "set", f"bridge{ethernet}", "up")
+
+    def wait_until_answered(self, address: str, port: int, pid: int) -> bool:
+        """Wait until something takes connections; False when process `pid` has ended before."""
+        script = 'while ! (: <>"/dev/tcp/$0/$1") 2>/dev/null; do kill -0 "$2" || exit; sleep 0.05; done; echo up'
+        return bool(self.run("bash", "-c", script, address, str(port), str(pid)).strip())
