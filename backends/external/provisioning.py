@@ -72,12 +72,14 @@ def judge(limits: BlockLimits, thin: ThinProvisioning | None, known: frozenset[i
     if thin is None or not thin.zeroes:
         return found
     deallocation = Deallocation(max(limits.unmap_granularity, 1), limits.unmap_alignment)
-    found = found._replace(lba_status=True, deallocation=deallocation)
-    if (thin.same_16, thin.same_10 and ten_reaches) != (False, False):
-        return found._replace(unmap=WRITE_SAME_16 if thin.same_16 else WRITE_SAME_10, most_unmap_blocks=most)
-    if thin.unmap and limits.max_unmap_blocks and limits.max_unmap_descriptors:
-        return found._replace(unmap=UNMAP, most_unmap_blocks=limits.max_unmap_blocks)
-    return found._replace(deallocation=None)
+    unmap, most_unmap = 0, 0
+    if thin.same_16 or (thin.same_10 and ten_reaches):
+        unmap, most_unmap = WRITE_SAME_16 if thin.same_16 else WRITE_SAME_10, most
+    elif thin.unmap and limits.max_unmap_descriptors:
+        unmap, most_unmap = UNMAP, limits.max_unmap_blocks
+    if most_unmap < deallocation.granularity_blocks:  # no command would be about a whole piece
+        return found
+    return found._replace(unmap=unmap, most_unmap_blocks=most_unmap, deallocation=deallocation, lba_status=True)
 
 
 def _best(codes: set[int], ten_reaches: bool) -> int:
@@ -102,7 +104,7 @@ def unmap_steps(unit: ExternalLogicalUnit, lba: int, blocks: int) -> Iterator[St
     """Give what makes blocks read as zeroes: the storage of whole pieces is given back, parts of pieces are written."""
     zeroes = bytes(unit.block_bytes)
     pieces = unit.provisioning.deallocation
-    if pieces is None or not unit.provisioning.unmap:
+    if pieces is None:
         yield from same_steps(unit, lba, zeroes, blocks)
         return
     size = pieces.granularity_blocks
@@ -114,8 +116,7 @@ def unmap_steps(unit: ExternalLogicalUnit, lba: int, blocks: int) -> Iterator[St
         return
     if first_whole > lba:
         yield from same_steps(unit, lba, zeroes, first_whole - lba)
-    most = unit.provisioning.most_unmap_blocks
-    most = most // size * size or most
+    most = unit.provisioning.most_unmap_blocks // size * size
     for first, count in _cut(first_whole, end_whole - first_whole, most):
         yield lambda done, first=first, count=count: _send_unmap(unit, first, count, done)  # type: ignore[misc]  # bound early
     if end > end_whole:
@@ -133,9 +134,9 @@ def _send_same(unit: ExternalLogicalUnit, lba: int, block: Buffer, blocks: int, 
         unit.write_same(lba, block, blocks, done)
 
     code = unit.provisioning.write_same
-    if code:
+    if code and unit.fault() is None:
         RangeOperation(unit, _same_cdb(code, 0, lba, blocks), done, block, blocks, refused).start()
-    else:  # refused to a piece before this one
+    else:  # refused to a piece before this one, or gone
         unit.write_same(lba, block, blocks, done)
 
 
@@ -155,10 +156,10 @@ def _send_unmap(unit: ExternalLogicalUnit, lba: int, blocks: int, done: Done) ->
 
     if code == UNMAP:
         unit.write_same(lba, bytes(unit.block_bytes), blocks, zeroed)
-    elif code:
+    elif code and unit.fault() is None:
         cdb = _same_cdb(code, UNMAP_BIT, lba, blocks)
         RangeOperation(unit, cdb, done, bytes(unit.block_bytes), blocks, refused).start()
-    else:  # refused to a piece before this one
+    else:  # refused to a piece before this one, or gone
         unit.unmap(lba, blocks, done)
 
 

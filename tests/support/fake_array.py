@@ -54,6 +54,33 @@ def lost(why: Undelivered, detail: str = "") -> FakeAnswer:
     return FakeAnswer(-1, undelivered=why, detail=detail)
 
 
+@dataclass
+class ThinOptions:
+    """What a thin LU, or one that knows WRITE SAME, can do.
+
+    Attributes:
+        management: LBPME.
+        unmap, same_16, same_10: the commands of VPD page B2h that it has.
+        listed: REPORT SUPPORTED OPERATION CODES lists WRITE SAME.
+        zeroes: LBPRZ; else unmapped blocks read as EEh.
+        granularity, first_lba: its pieces. Of those that are covered in part nothing is unmapped, as LIO does it.
+        max_write_same, max_unmap: blocks of one command.
+        unmapped: pieces without storage.
+    """
+
+    management: bool = True
+    unmap: bool = True
+    same_16: bool = True
+    same_10: bool = True
+    listed: bool = True
+    zeroes: bool = True
+    granularity: int = 8
+    first_lba: int = 0
+    max_write_same: int = 0
+    max_unmap: int = 64
+    unmapped: set[int] = field(default_factory=set)
+
+
 @dataclass(eq=False)
 class FakeUnit:
     """One LU; a test may change anything at any time."""
@@ -70,6 +97,7 @@ class FakeUnit:
     write_protected: bool = False
     max_transfer_blocks: int = 0
     sixteen: bool = True  # knows READ CAPACITY (16)
+    thin: ThinOptions | None = None
     reserved_by: int | None = None  # nexus number
     attentions: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     # Answers given instead of running a command, next first; None runs it.
@@ -323,7 +351,15 @@ def _inquiry(unit: FakeUnit, cdb: bytes) -> FakeAnswer:
     elif page == 0x80:
         body = unit.serial
     elif page == 0xB0:
-        body = struct.pack(">4xI", unit.max_transfer_blocks) + bytes(52)
+        thin = unit.thin or ThinOptions(granularity=0, max_unmap=0)
+        alignment = 0x80000000 | thin.first_lba if thin.granularity else 0
+        limits = (thin.max_unmap, 1 if thin.max_unmap else 0, thin.granularity, alignment, thin.max_write_same)
+        body = struct.pack(">4xI8xIIIIQ20x", unit.max_transfer_blocks, *limits)
+    elif page == 0xB2 and unit.thin:
+        thin = unit.thin
+        body = struct.pack(
+            ">BBBB", 0, thin.unmap << 7 | thin.same_16 << 6 | thin.same_10 << 5 | thin.zeroes << 2, 0x02, 0
+        )
     else:
         return check(5, 0x24, 0)
     return FakeAnswer(data_in=struct.pack(">BBH", unit.device_type, page, len(body)) + body)
@@ -349,8 +385,15 @@ def _write(unit: FakeUnit, command: Queued) -> FakeAnswer:
     if where is None:
         return check(5, 0x21, 0)
     assert len(command.data_out) == where.stop - where.start
-    unit.data[where] = command.data_out
+    _put(unit, where, command.data_out)
     return FakeAnswer()
+
+
+def _put(unit: FakeUnit, where: slice, data: Buffer) -> None:
+    unit.data[where] = data
+    if unit.thin is not None and unit.thin.granularity:
+        lbas = range(where.start // unit.block_bytes, where.stop // unit.block_bytes)
+        unit.thin.unmapped -= {(lba - unit.thin.first_lba) // unit.thin.granularity for lba in lbas}
 
 
 def _read_capacity_10(unit: FakeUnit, command: Queued) -> FakeAnswer:
@@ -360,7 +403,79 @@ def _read_capacity_10(unit: FakeUnit, command: Queued) -> FakeAnswer:
 def _read_capacity_16(unit: FakeUnit, command: Queued) -> FakeAnswer:
     if not unit.sixteen:
         return check(5, 0x20, 0)
-    return FakeAnswer(data_in=struct.pack(">QIxB18x", unit.blocks - 1, unit.block_bytes, 3))
+    bits = 0
+    if unit.thin is not None and unit.thin.management:
+        bits = 0x8000 | unit.thin.zeroes << 14
+    return FakeAnswer(data_in=struct.pack(">QIxBH16x", unit.blocks - 1, unit.block_bytes, 3, bits))
+
+
+def _service_action_in(unit: FakeUnit, command: Queued) -> FakeAnswer:
+    if command.cdb[1] & 0x1F != 0x12:
+        return _read_capacity_16(unit, command)
+    if unit.thin is None:
+        return check(5, 0x20, 0)
+    (lba,) = struct.unpack_from(">Q", command.cdb, 2)
+    blocks = unit.blocks - lba
+    size = unit.thin.granularity
+    body = b""
+    for at in range(lba, min(lba + blocks, lba + 8 * size)):
+        gone = (at - unit.thin.first_lba) // size in unit.thin.unmapped
+        body += struct.pack(">QIB3x", at, 1, gone)
+    return FakeAnswer(data_in=struct.pack(">I4x", len(body) + 4) + body)
+
+
+def _give_back(unit: FakeUnit, lba: int, blocks: int) -> None:
+    thin = unit.thin
+    assert thin is not None
+    size = thin.granularity
+    for piece in range(-(-(lba - thin.first_lba) // size), (lba + blocks - thin.first_lba) // size):
+        thin.unmapped.add(piece)
+        first = (piece * size + thin.first_lba) * unit.block_bytes
+        length = size * unit.block_bytes
+        unit.data[first : first + length] = (b"\0" if thin.zeroes else b"\xee") * length
+
+
+def _write_same(unit: FakeUnit, command: Queued) -> FakeAnswer:
+    thin = unit.thin
+    sixteen = command.cdb[0] == 0x93
+    if thin is None or not (thin.same_16 if sixteen else thin.same_10):
+        return check(5, 0x20, 0)
+    where = _range(unit, command.cdb)
+    if where is None:
+        return check(5, 0x21, 0)
+    blocks = (where.stop - where.start) // unit.block_bytes
+    if not blocks or (thin.max_write_same and blocks > thin.max_write_same):
+        return check(5, 0x24, 0)
+    assert len(command.data_out) == unit.block_bytes
+    if command.cdb[1] & 0x08:
+        if not thin.management:
+            return check(5, 0x24, 0)
+        assert not any(command.data_out)
+        _give_back(unit, where.start // unit.block_bytes, blocks)
+    else:
+        _put(unit, where, bytes(command.data_out) * blocks)
+    return FakeAnswer()
+
+
+def _unmap(unit: FakeUnit, command: Queued) -> FakeAnswer:
+    if unit.thin is None or not unit.thin.unmap:
+        return check(5, 0x20, 0)
+    data = bytes(command.data_out)
+    assert len(data) == int.from_bytes(command.cdb[7:9], "big") == 24
+    assert data[:8] == bytes([0, 22, 0, 16, 0, 0, 0, 0])
+    lba, blocks = struct.unpack_from(">QI", data, 8)
+    if blocks > unit.thin.max_unmap:
+        return check(5, 0x26, 0)
+    _give_back(unit, lba, blocks)
+    return FakeAnswer()
+
+
+def _supported(unit: FakeUnit, command: Queued) -> FakeAnswer:
+    thin = unit.thin
+    if thin is None or not thin.listed:
+        return check(5, 0x20, 0)
+    there = {0x93: thin.same_16, 0x41: thin.same_10}.get(command.cdb[3], False)
+    return FakeAnswer(data_in=bytes([0, 3 if there else 1, 0, 0]))
 
 
 def _mode_sense_6(unit: FakeUnit, command: Queued) -> FakeAnswer:
@@ -395,10 +510,14 @@ _HANDLERS: dict[int, Callable[[FakeUnit, Queued], FakeAnswer]] = {
     0x28: _read,
     0x2A: _write,
     0x35: _nothing,
+    0x41: _write_same,
+    0x42: _unmap,
     0x88: _read,
     0x8A: _write,
     0x91: _nothing,
-    0x9E: _read_capacity_16,
+    0x93: _write_same,
+    0x9E: _service_action_in,
+    0xA3: _supported,
 }
 
 
