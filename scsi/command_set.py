@@ -5,7 +5,17 @@ A new module of commands is one more line here.
 
 from __future__ import annotations
 
-from scsi import array_server, block_commands, capacity, inquiry, modes, provisioning, report, reservations
+from scsi import (
+    array_server,
+    block_commands,
+    capacity,
+    extended_copy,
+    inquiry,
+    modes,
+    provisioning,
+    report,
+    reservations,
+)
 from scsi.commands import CommandTable
 
 COMMANDS = CommandTable(
@@ -16,5 +26,6 @@ COMMANDS = CommandTable(
     reservations.ROWS,
     block_commands.ROWS,
     provisioning.ROWS,
+    extended_copy.ROWS,
     array_server.ROWS,
 )

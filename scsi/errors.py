@@ -329,6 +329,63 @@ class NoSuchRegion(ScsiError):
     key, asc, ascq = SenseKey.ILLEGAL_REQUEST, 0x81, 0x09
 
 
+# --- Third-party copies -----------------------------------------------------------------------------------------------
+
+
+class TooManyCscdDescriptors(ScsiError):
+    """More copy sources and destinations than one EXTENDED COPY may name."""
+
+    key, asc, ascq = SenseKey.ILLEGAL_REQUEST, 0x26, 0x06
+
+
+class UnsupportedCscdDescriptor(ScsiError):
+    """A copy source or destination is described in a way that is not supported."""
+
+    key, asc, ascq = SenseKey.ILLEGAL_REQUEST, 0x26, 0x07
+
+
+class TooManySegmentDescriptors(ScsiError):
+    """More segments than one EXTENDED COPY may have."""
+
+    key, asc, ascq = SenseKey.ILLEGAL_REQUEST, 0x26, 0x08
+
+
+class UnsupportedSegmentDescriptor(ScsiError):
+    """A segment of a kind that is not supported."""
+
+    key, asc, ascq = SenseKey.ILLEGAL_REQUEST, 0x26, 0x09
+
+
+class InlineDataLengthExceeded(ScsiError):
+    """An EXTENDED COPY brings data of its own, of which it may have none."""
+
+    key, asc, ascq = SenseKey.ILLEGAL_REQUEST, 0x26, 0x0B
+
+
+class OperationInProgress(ScsiError):
+    """A copy by that list identifier is under way."""
+
+    key, asc, ascq = SenseKey.ILLEGAL_REQUEST, 0x00, 0x16
+
+
+class CopyAborted(ScsiError):
+    """A segment that can not be copied as it is described."""
+
+    key, asc, ascq = SenseKey.COPY_ABORTED, 0x00, 0x00
+
+
+class ThirdPartyDeviceFailure(ScsiError):
+    """The source or the destination refused a command of the copy manager, or failed."""
+
+    key, asc, ascq = SenseKey.COPY_ABORTED, 0x0D, 0x01
+
+
+class CopyTargetNotReachable(ScsiError):
+    """A source or destination that is not among the logical units which the host sees."""
+
+    key, asc, ascq = SenseKey.COPY_ABORTED, 0x0D, 0x02
+
+
 # --- Status without sense ---------------------------------------------------------------------------------------------
 
 

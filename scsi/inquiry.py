@@ -30,6 +30,7 @@ _SPC_4 = 0x06  # the VERSION that Linux, Windows and libiscsi know; SPC-5 (07h) 
 _RESPONSE_FORMAT = 0x02
 _HISUP = 0x10  # LUNs are hierarchical (SAM-6)
 _CMDQUE = 0x02
+_3PC = 0x08  # third-party copies: EXTENDED COPY
 _STANDARD = struct.Struct(">BBBBBBBB8s16s4s22x8H22x")
 
 # SAM-5, SPC-4, SBC-3, iSCSI, each with no version claimed.
@@ -55,7 +56,7 @@ def encode_standard(peripheral: int, product: str, revision: str) -> bytes:
         _SPC_4,
         _HISUP | _RESPONSE_FORMAT,
         _STANDARD.size - 5,
-        0,  # no SCC, no protection information, no asymmetric access (TPGS)
+        _3PC,  # no SCC, no protection information, no asymmetric access (TPGS)
         0,
         _CMDQUE,
         _ascii(VENDOR, 8),
@@ -108,13 +109,20 @@ def relative_target_port(nexus: Nexus) -> int:
     return nexus.target_portal_group_tag or 0xFFFF
 
 
+def logical_unit_designators(unit: LogicalUnit) -> tuple[bytes, ...]:
+    """The descriptors of page 83h that name the unit itself, however it is reached."""
+    return (
+        _designator(_BINARY, _LOGICAL_UNIT, _NAA, unit.naa),
+        _designator(_ASCII, _LOGICAL_UNIT, _T10_VENDOR_ID, _ascii(VENDOR, 8) + _ascii(unit.serial, len(unit.serial))),
+    )
+
+
 def _device_identification(unit: LogicalUnit, nexus: Nexus) -> bytes:
     port = relative_target_port(nexus)
     port_name = f"{nexus.target_name},t,0x{nexus.target_portal_group_tag:04x}"
     return b"".join(
         (
-            _designator(_BINARY, _LOGICAL_UNIT, _NAA, unit.naa),
-            _designator(_ASCII, _LOGICAL_UNIT, _T10_VENDOR_ID, _ascii(VENDOR, 8) + _unit_serial_number(unit, nexus)),
+            *logical_unit_designators(unit),
             _designator(_BINARY, _TARGET_PORT, _RELATIVE_TARGET_PORT, struct.pack(">2xH", port)),
             _designator(_BINARY, _TARGET_PORT, _TARGET_PORT_GROUP, struct.pack(">2xH", port)),
             _designator(_UTF8, _TARGET_PORT, _SCSI_NAME, _scsi_name(port_name)),

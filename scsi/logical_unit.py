@@ -18,6 +18,7 @@ from scsi import unit_attention
 from scsi.array_services import ArrayServices
 from scsi.command_set import COMMANDS
 from scsi.commands import CDB_BYTES, Command, Medium
+from scsi.copy_manager import CopyManager
 from scsi.counters import Counters
 from scsi.errors import InternalTargetFailure, InvalidMessage, ReservationConflict, ScsiError, StatusError
 from scsi.nexus import Limit, Nexus
@@ -52,6 +53,7 @@ class LogicalUnit:
         descriptor_sense: D_SENSE of the control mode page.
         commands: its command table.
         counters: what it has done.
+        copy_manager: its EXTENDED COPY commands.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class LogicalUnit:
         self.descriptor_sense = False
         self.commands = COMMANDS
         self.counters = Counters()
+        self.copy_manager = CopyManager()
         self._volume = volume
         self._task_set = TaskSet()
         self._settling = False
@@ -381,6 +384,7 @@ class LogicalUnit:
     def _forget(self, nexus: Nexus) -> None:
         self.nexuses.discard(nexus)
         self.reservations.release(nexus)
+        self.copy_manager.forget(nexus)
         unit_attention.forget(nexus, self)
 
     def establish_unit_attention(self, asc: int, ascq: int, but: Nexus | None = None) -> None:

@@ -42,7 +42,8 @@ def test_standard_data_says_what_the_unit_is(host: c.Host) -> None:
     assert theirs["version"] == 6
     assert theirs["response_data_format"] == 2
     assert theirs["hisup"] == theirs["cmdque"] == 1
-    assert theirs["normaca"] == theirs["protect"] == theirs["tpgs"] == theirs["3pc"] == 0
+    assert theirs["normaca"] == theirs["protect"] == theirs["tpgs"] == 0
+    assert theirs["3pc"] == 1, "EXTENDED COPY"
     assert theirs["t10_vendor_identification"] == b"ANNEX   "
     assert theirs["product_identification"] == b"TEST DISK       "
     assert theirs["product_revision_level"] == b"7.25"
