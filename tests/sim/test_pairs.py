@@ -9,6 +9,7 @@ import pytest
 from tests.support.pair_simulation import Simulation
 
 SEEDS = 400
+RANGE_SEEDS = 200
 BATCH = 25
 
 
@@ -22,6 +23,13 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> None:
 def test_no_life_of_a_pair_breaks_a_promise(first: int) -> None:
     for seed in range(first, first + BATCH):
         Simulation(seed).run()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(0, RANGE_SEEDS, BATCH))
+def test_f28_no_life_with_unmap_and_write_same_breaks_a_promise(first: int) -> None:
+    for seed in range(first, first + BATCH):
+        Simulation(seed, ranges=True).run()
 
 
 def test_a_seed_replays_the_same_life() -> None:

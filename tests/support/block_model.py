@@ -7,12 +7,21 @@ rules them out.
 
 from __future__ import annotations
 
+import enum
 import struct
 from dataclasses import dataclass
 
 _HEAD = struct.Struct(">QQ")
 INITIAL = 0
 FOREIGN = b"\xee"
+
+
+class Kind(enum.Enum):
+    """What a write does: data of its own in each block, the same in each, or nothing but zeroes."""
+
+    WRITE = "write"
+    SAME = "write same"
+    UNMAP = "unmap"
 
 
 @dataclass
@@ -24,6 +33,16 @@ class Write:
     blocks: int
     issued: float
     end: float | None = None
+    kind: Kind = Kind.WRITE
+
+    @property
+    def shown(self) -> int:
+        """The version that its blocks show."""
+        return INITIAL if self.kind is Kind.UNMAP else self.version
+
+    def home(self, lba: int) -> int:
+        """The place that its block at `lba` names."""
+        return self.lba if self.kind is Kind.SAME else lba
 
 
 class BlockModel:
@@ -38,12 +57,14 @@ class BlockModel:
         self._possible: dict[int, list[Write] | None] = {}
         # For power losses: everything since the last write known to be stable.
         self._since_stable: dict[int, list[Write]] = {}
+        self._sames: dict[int, Write] = {}  # by version, those of any leg
         self.foreign: set[int] = set()  # blocks that somebody else may have written, past annex
 
     def copy(self) -> BlockModel:
         other = BlockModel(self.blocks, self.block_bytes)
         other._initial = self._initial
         other._acknowledged = set(self._acknowledged)
+        other._sames = self._sames
         other.foreign = set(self.foreign)
         other._possible = {at: None if some is None else list(some) for at, some in self._possible.items()}
         other._since_stable = {at: list(some) for at, some in self._since_stable.items()}
@@ -56,6 +77,8 @@ class BlockModel:
         return other
 
     def issue(self, write: Write) -> None:
+        if write.kind is Kind.SAME:
+            self._sames[write.version] = write
         for lba in range(write.lba, write.lba + write.blocks):
             if write in self._since_stable.get(lba, ()):
                 continue
@@ -121,21 +144,22 @@ class BlockModel:
             if lba + at in self.foreign and block == FOREIGN * self.block_bytes:
                 continue
             version, place = _HEAD.unpack_from(block)
-            if version != INITIAL and (place != lba + at or block != content(version, lba + at, self.block_bytes)):
+            home = self._sames[version].home(lba + at) if version in self._sames else lba + at
+            if version != INITIAL and (place != home or block != content(version, home, self.block_bytes)):
                 return f"block {lba + at} is torn or misplaced: version {version} of block {place}"
             possible = self._possible.get(lba + at, [self._initial])
             if possible is None:
                 continue
-            seen = next((w for w in possible if w.version == version), None)
-            if seen is None and before is not None:
+            seen = [w for w in possible if w.shown == version]  # zeroes may be from several
+            if not seen and before is not None:
                 then = before[lba + at]
-                if then is None or any(w.version == version for w in then):
+                if then is None or any(w.shown == version for w in then):
                     continue  # it was the value when the read was issued
-            if seen is None:
-                allowed = [w.version for w in possible]
+            if not seen:
+                allowed = [w.shown for w in possible]
                 return f"block {lba + at} has version {version}, allowed are {allowed}"
             # I4: what had ended before this read and did not show has lost.
-            possible[:] = [w for w in possible if w is seen or w.end is None or w.end >= issued]
+            possible[:] = [w for w in possible if w in seen or w.end is None or w.end >= issued]
         return None
 
 
@@ -150,4 +174,5 @@ def content(version: int, lba: int, block_bytes: int) -> bytes:
 
 
 def data_of(write: Write, block_bytes: int) -> bytes:
-    return b"".join(content(write.version, lba, block_bytes) for lba in range(write.lba, write.lba + write.blocks))
+    lbas = range(write.lba, write.lba + write.blocks)
+    return b"".join(content(write.version, write.home(lba), block_bytes) for lba in lbas)

@@ -19,7 +19,7 @@ from backends.pairs.store import PairRecord
 from scsi.array_commands import ArrayOut, FenceLevel, PairState
 from scsi.errors import ScsiError
 from scsi.volume import Buffer, Fault, VolumeError
-from tests.support.block_model import FOREIGN, BlockModel, Write, data_of
+from tests.support.block_model import FOREIGN, BlockModel, Kind, Write, content, data_of
 from tests.support.clock import VirtualScheduler
 from tests.support.pair_world import FakeLogicalUnit, FakePresentedUnit, FakeUnit, PairWorld, naa_of
 from tests.support.sim_leg import SimLeg
@@ -104,10 +104,11 @@ class SimWorld(PairWorld):
 
 
 class Simulation:
-    """One life, from one seed."""
+    """One life, from one seed; with `ranges` some of its writes are WRITE SAME and UNMAP, of up to two extents."""
 
-    def __init__(self, seed: int, steps: int = 60) -> None:
+    def __init__(self, seed: int, steps: int = 60, *, ranges: bool = False) -> None:
         self.seed = seed
+        self.ranges = random.Random(f"ranges of {seed}") if ranges else None  # seeds without them are as they were
         self.rng = random.Random(seed)
         self.steps = steps
         self.external_leg = self.rng.choice((1, 1, 1, 0))
@@ -205,10 +206,15 @@ class Simulation:
         rng = self.rng
         lba = rng.choice(self.hot) + rng.randint(0, 4) if rng.random() < 0.9 else rng.randrange(BLOCKS - 16)
         blocks = rng.choice((1, 1, 2, 4))
+        kind = Kind.WRITE
+        if self.ranges is not None:
+            kind = self.ranges.choice((Kind.WRITE, Kind.SAME, Kind.UNMAP))
+            if kind is not Kind.WRITE:
+                blocks = self.ranges.choice((blocks, blocks, 16, 100, BLOCKS))
         blocks = min(blocks, BLOCKS - lba)
         self.version += 1
         scheduler = self.world.scheduler
-        write = Write(self.version, lba, blocks, scheduler.now())
+        write = Write(self.version, lba, blocks, scheduler.now(), kind=kind)
         pair = self.pair
         model = self._model(leg)
         model.issue(write)
@@ -216,7 +222,7 @@ class Simulation:
         self.unanswered[write.version] = write.issued
         life = self.life
         fua = rng.random() < 0.2
-        self._note(f"write v{write.version} {lba}+{blocks} through leg {leg}")
+        self._note(f"{kind.value} v{write.version} {lba}+{blocks} through leg {leg}")
 
         def done(error: VolumeError | None) -> None:
             if life != self.life:
@@ -233,10 +239,16 @@ class Simulation:
                 self._check_acknowledged(pair, leg)
                 self._model(leg).issue(write)
                 self._model(leg).acknowledge(write)
-                if fua:
+                if fua and kind is Kind.WRITE:
                     self._model(leg).flushed_write(write)
 
-        self._unit(leg).logical_unit.volume.write(lba, data_of(write, BLOCK_BYTES), fua, done)
+        volume = self._unit(leg).logical_unit.volume
+        if kind is Kind.UNMAP:
+            volume.unmap(lba, blocks, done)
+        elif kind is Kind.SAME:
+            volume.write_same(lba, content(write.version, lba, BLOCK_BYTES), blocks, done)
+        else:
+            volume.write(lba, data_of(write, BLOCK_BYTES), fua, done)
 
     def _check_acknowledged(self, pair: Pair, leg: int) -> None:
         record = pair.record
