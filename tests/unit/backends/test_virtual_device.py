@@ -12,7 +12,7 @@ from backends.external.unit import ExternalLogicalUnit
 from backends.regions import Region
 from backends.split_requests import SEVERITY
 from backends.virtual_device import VirtualDevice
-from scsi.volume import Buffer, Done, Fault, VolumeError
+from scsi.volume import Allocation, Buffer, Deallocation, Done, Fault, VolumeError
 from tests.support.memory_volume import MemoryVolume
 
 
@@ -345,3 +345,119 @@ def test_external_lu_is_the_same_by_array_and_id(
     one: tuple[str, int, bytes], two: tuple[str, int, bytes], shared: bool
 ) -> None:
     assert over(external_unit(*one)).shares_storage_with(over(external_unit(*two))) is shared
+
+
+# --- WRITE SAME and UNMAP ---------------------------------------------------------------------------------------------
+
+
+def unmap(volume: VirtualDevice, lba: int, blocks: int) -> list[VolumeError | None]:
+    results: list[VolumeError | None] = []
+    volume.unmap(lba, blocks, results.append)
+    return results
+
+
+def write_same(volume: VirtualDevice, lba: int, block: Buffer, blocks: int) -> list[VolumeError | None]:
+    results: list[VolumeError | None] = []
+    volume.write_same(lba, block, blocks, results.append)
+    return results
+
+
+def allocation(volume: VirtualDevice, lba: int, blocks: int) -> list[object]:
+    results: list[object] = []
+    volume.allocation(lba, blocks, results.append)
+    return results
+
+
+def test_unmap_and_write_same_are_cut_at_the_regions(
+    device: VirtualDevice, left: MemoryVolume, right: MemoryVolume
+) -> None:
+    assert unmap(device, 8, 4) == [None]
+    assert write_same(device, 9, b"s" * 512, 11) == [None]
+    assert left.operations() == ["unmap 58+2", "write 59+1"]
+    assert right.operations() == ["unmap 5+2", "write 5+10"]
+    assert read(device, 8, 12) == [bytes(512) + b"s" * 512 * 11]
+
+
+def test_one_region_that_fails_fails_them_with_the_block_as_the_host_numbers_it(
+    device: VirtualDevice, right: MemoryVolume
+) -> None:
+    right.fail("write", Fault.NO_SPACE, lba=6)
+    for results in (unmap(device, 0, 20), write_same(device, 0, bytes(512), 20)):
+        (error,) = results
+        assert error is not None
+        assert (error.fault, error.lba) == (Fault.NO_SPACE, 11)
+
+
+def test_a_device_that_does_not_serve_unmaps_nothing(device: VirtualDevice, left: MemoryVolume) -> None:
+    left.unready = VolumeError(Fault.BLOCKED, "gone")
+    assert unmap(device, 0, 20) == [left.unready]
+    assert unmap(device, 10, 5) == [None]
+
+
+def test_what_has_storage_is_said_to_the_end_of_a_region(
+    device: VirtualDevice, left: MemoryVolume, right: MemoryVolume
+) -> None:
+    left.deallocation = right.deallocation = Deallocation(1)
+    assert unmap(device, 8, 4) == [None]
+    assert allocation(device, 5, 15) == [[Allocation(3, True), Allocation(2, False)]]
+    assert allocation(device, 11, 3) == [[Allocation(1, False), Allocation(2, True)]]
+    right.unready = VolumeError(Fault.BLOCKED, "gone", 9)
+    (error,) = allocation(device, 11, 3)
+    assert isinstance(error, VolumeError)
+    assert (error.fault, error.lba) == (Fault.BLOCKED, 14)
+
+
+@pytest.mark.parametrize(
+    ("left_pieces", "right_pieces", "whole"),
+    [
+        (None, None, None),
+        (Deallocation(4), None, Deallocation(4, 2)),  # the region begins at block 50 of its device
+        (None, Deallocation(4), Deallocation(4, 1)),  # block 10 is block 5 of the other
+        (Deallocation(8, 4), Deallocation(4), Deallocation(8)),  # they do not agree
+        (Deallocation(4), Deallocation(4, 3), Deallocation(4, 0)),
+        (Deallocation(5), Deallocation(5), Deallocation(5)),
+        (Deallocation(1), Deallocation(1), Deallocation(1)),
+    ],
+)
+def test_it_gives_back_what_any_region_does_in_the_largest_pieces(
+    device: VirtualDevice,
+    left: MemoryVolume,
+    right: MemoryVolume,
+    left_pieces: Deallocation | None,
+    right_pieces: Deallocation | None,
+    whole: Deallocation | None,
+) -> None:
+    left.deallocation, right.deallocation = left_pieces, right_pieces
+    device.refresh()
+    assert device.deallocation == whole
+
+
+class RefusingGate:
+    """Lets nothing pass until it is told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+        self.waiting: list[Callable[[], None]] = []
+
+    def admit(self, lba: int, blocks: int, go: Callable[[], None]) -> bool:
+        self.asked.append((lba, blocks))
+        self.waiting.append(go)
+        return False
+
+
+@pytest.mark.parametrize("operate", [unmap, lambda volume, lba, blocks: write_same(volume, lba, b"s" * 512, blocks)])
+def test_unmap_and_write_same_ask_the_gates(
+    operate: Callable[[VirtualDevice, int, int], list[VolumeError | None]], left: MemoryVolume
+) -> None:
+    device = virtual_device((left, 0, 0))
+    gate, later = RefusingGate(), RefusingGate()
+    device.add_gate(gate)
+    results = operate(device, 5, 20)
+    assert (results, gate.asked) == ([], [(5, 20)])
+    device.add_gate(later)  # one that came meanwhile is asked too
+    gate.waiting.pop()()
+    assert (results, later.asked) == ([], [(5, 20)])
+    assert left.operations() == []
+    later.waiting.pop()()
+    assert results == [None]
+    assert len(left.operations()) == 1

@@ -97,6 +97,29 @@ def test_a_write_to_a_block_not_yet_read_waits_until_it_has_been_read_next() -> 
     assert reading.read.data == reading.as_it_was
 
 
+@pytest.mark.parametrize("kind", ["unmap", "write same"])
+def test_unmap_and_write_same_wait_until_all_their_blocks_have_been_read(kind: str) -> None:
+    reading = Reading()
+    reading.volume.hold = lambda operation: operation.name == "read"
+    reading.read.start()
+    results: list[VolumeError | None] = []
+    if kind == "unmap":
+        reading.volume.unmap(0, 20, results.append)
+    else:
+        reading.volume.write_same(0, b"w" * BLOCK, 20, results.append)
+    assert results == []
+    while not results:
+        reading.volume.release()
+    assert {str(operation) for operation in reading.volume.journal if operation.name == "read"} >= {
+        "read 10+4",
+        "read 14+4",
+        "read 18+4",
+    }
+    reading.finish()
+    assert reading.read.data == reading.as_it_was
+    assert reading.volume.data[:BLOCK] == (bytes(BLOCK) if kind == "unmap" else b"w" * BLOCK)
+
+
 def test_a_write_to_a_block_being_read_waits_for_that() -> None:
     reading = Reading()
     reading.volume.hold = lambda operation: operation.name == "read"
