@@ -18,7 +18,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from tests.support.annexd import ROOT
 from tests.support.linux_network import LinuxNetwork
 
 KERNEL = "linux.uml"
