@@ -81,8 +81,8 @@ class Volume(Protocol):
     is not changed by the caller until `done`; a buffer handed to `ReadDone` is the callee's to keep, and is never
     reused by the volume.
 
-    `write_same` and `unmap` are writes in every respect: they are ordered, mirrored, refused and made stable as a
-    `write` of the same blocks is. Like that, one that fails may have changed any of its blocks, each as a whole.
+    `write_same` and `unmap` are writes in every respect: mirrored, refused and made stable as a `write` of the same
+    blocks is. Like that, one that fails may have changed any of its blocks, each as a whole.
 
     Attributes:
         block_bytes: logical block length, bytes (512 or 4096).
