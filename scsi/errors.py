@@ -192,6 +192,12 @@ class CommunicationFailure(ScsiError):
     key, asc, ascq = SenseKey.ABORTED_COMMAND, 0x08, 0x00
 
 
+class SoftwareWriteProtected(ScsiError):
+    """A write while a host has SWP set in the control mode page."""
+
+    key, asc, ascq = SenseKey.DATA_PROTECT, 0x27, 0x02
+
+
 class CommunicationTimeout(ScsiError):
     """No answer came in time from an array or a device; whether the command was done is not known."""
 

@@ -20,7 +20,15 @@ from scsi.command_set import COMMANDS
 from scsi.commands import CDB_BYTES, Command, Medium
 from scsi.copy_manager import CopyManager
 from scsi.counters import Counters
-from scsi.errors import InternalTargetFailure, InvalidMessage, ReservationConflict, ScsiError, StatusError
+from scsi.errors import (
+    InternalTargetFailure,
+    InvalidMessage,
+    ReservationConflict,
+    ScsiError,
+    SoftwareWriteProtected,
+    StatusError,
+)
+from scsi.mode_parameters import ModeParameters
 from scsi.nexus import Limit, Nexus
 from scsi.reservations import Reservations
 from scsi.sense import encode_sense
@@ -28,6 +36,7 @@ from scsi.status import Status, TaskAttribute
 from scsi.task_set import TaskSet
 from scsi.tasks import Task
 from scsi.volume import Buffer, Volume
+from scsi.write_through import WriteThrough
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +59,8 @@ class LogicalUnit:
         array_services: what is behind ARRAY IN and ARRAY OUT, or None when the unit does not have them.
         nexuses: those that see the unit now.
         reservations: who has it reserved.
-        descriptor_sense: D_SENSE of the control mode page.
+        modes, saved_modes: what hosts have set in its mode pages, in force and kept across restarts.
+        saves: whether anything can be kept across restarts.
         commands: its command table.
         counters: what it has done.
         copy_manager: its EXTENDED COPY commands.
@@ -84,11 +94,14 @@ class LogicalUnit:
         self.array_services = array_services
         self.nexuses: set[Nexus] = set()
         self.reservations = Reservations(self._refresh)
-        self.descriptor_sense = False
+        self.modes = ModeParameters()
+        self.saved_modes = ModeParameters()
+        self.saves = False
         self.commands = COMMANDS
         self.counters = Counters()
         self.copy_manager = CopyManager()
         self._volume = volume
+        self._below = volume  # the same, or what is under it while WCE is 0
         self._task_set = TaskSet()
         self._settling = False
         # Of the objects above, for the fast path.
@@ -111,7 +124,9 @@ class LogicalUnit:
 
     @volume.setter
     def volume(self, volume: Volume) -> None:
-        old, self._volume = self._volume, volume
+        old = self._volume
+        self._below = volume
+        self._volume = volume = volume if self.modes.write_cache else WriteThrough(volume)
         if (old.blocks, old.block_bytes) != (volume.blocks, volume.block_bytes):
             self.capacity_changed()
         # A host that believes that there is no cache never flushes it.
@@ -119,6 +134,25 @@ class LogicalUnit:
             self.establish_unit_attention(*unit_attention.MODE_PARAMETERS_CHANGED)
         if (old.deallocation is None) != (volume.deallocation is None):
             self.establish_unit_attention(*unit_attention.INQUIRY_DATA_CHANGED)
+
+    @property
+    def has_write_cache(self) -> bool:
+        """Tell whether WCE can be 1."""
+        return self._below.write_cache
+
+    def use_modes(self, modes: ModeParameters, by: Nexus | None = None) -> None:
+        """Put mode parameters in force; every nexus but `by` is told.
+
+        With WCE going to 0, the caller has the unit drained and flushed: no host flushes it after that.
+        """
+        if modes != self.modes:
+            self._put_in_force(modes)
+            self.establish_unit_attention(*unit_attention.MODE_PARAMETERS_CHANGED, but=by)
+
+    def _put_in_force(self, modes: ModeParameters) -> None:
+        self.modes = modes
+        self._volume = self._below if modes.write_cache else WriteThrough(self._below)
+        self._refresh()
 
     @property
     def queue(self) -> int:
@@ -191,7 +225,7 @@ class LogicalUnit:
             self._end_aborted(task)
             return
         if isinstance(error, ScsiError):
-            sense = encode_sense(error, descriptor=self.descriptor_sense)
+            sense = encode_sense(error, descriptor=self.modes.descriptor_sense)
             self.counters.count_error((_CHECK_CONDITION, error.key, error.asc, error.ascq))
             task.complete(_CHECK_CONDITION, b"", sense, data_out_used)
         else:
@@ -246,6 +280,8 @@ class LogicalUnit:
         if row is None:
             row = self._find_row(task)  # raises what is wrong with it
         row.refuse_reserved(task.cdb)
+        if self.modes.software_write_protect and row.medium is Medium.WRITE:
+            raise SoftwareWriteProtected
         self._running[task] = row
         if self._task_set.overlaps_aborted_write(task, row):
             self._task_set.held[task] = row
@@ -310,9 +346,15 @@ class LogicalUnit:
         Spec: SAM-6 "Logical unit reset".
         """
         self.reservations.clear()
-        self.descriptor_sense = False
         self.establish_unit_attention(*unit_attention.DEVICE_RESET, but=by)
         self.abort(lambda _task: True)
+        old = self.modes
+        self._put_in_force(self.saved_modes)
+        if old.write_cache != self.modes.write_cache:
+            # What was written before is flushed here if hosts will not do so any more; all of them must learn of it,
+            # though of the rest a reset tells enough.
+            self._below.flush(lambda _error: None)
+            self.establish_unit_attention(*unit_attention.MODE_PARAMETERS_CHANGED)
 
     # --- Draining -----------------------------------------------------------------------------------------------------
 
@@ -355,7 +397,11 @@ class LogicalUnit:
 
     def _refresh(self) -> None:
         self._unsettled = self._task_set.unsettled
-        self._careful = self._unsettled or self.reservations.holder is not None
+        self._careful = (
+            self._unsettled
+            or self.reservations.holder is not None
+            or self.modes.software_write_protect
+        )
 
     # --- Nexuses ------------------------------------------------------------------------------------------------------
 

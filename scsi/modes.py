@@ -1,18 +1,16 @@
-"""MODE SENSE: what a host asks about caches, order and write protection.
+"""MODE SENSE: what a host asks about caches, order and write protection; the pages are `scsi.mode_parameters`.
 
-Nothing can be changed: there is no MODE SELECT, all changeable values are zero and nothing is saved.
-
-Spec: SPC-6 "MODE SENSE (6) command", "MODE SENSE (10) command", "Mode parameters"; SBC-4 "Caching mode page".
+Spec: SPC-6 "MODE SENSE (6) command", "MODE SENSE (10) command", "Mode parameters".
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from scsi.commands import Allow, Command, Direction
 from scsi.errors import InvalidFieldInCdb, SavingParametersNotSupported
+from scsi.mode_parameters import DEFAULTS, PAGES, ModePage
 from scsi.tasks import Task
 
 if TYPE_CHECKING:
@@ -20,45 +18,44 @@ if TYPE_CHECKING:
 
 Fields = tuple[int, int, int, int, bool]
 
-_CHANGEABLE, _SAVED = 1, 3  # page control; 0 current and 2 default have the same values here
+_CURRENT, _CHANGEABLE, _DEFAULT, _SAVED = range(4)  # page control
 _ALL_PAGES, _ALL_SUBPAGES = 0x3F, 0xFF
+_SAVABLE, _SUBPAGE_FORMAT = 0x80, 0x40
 
 _WRITE_PROTECT, _DPOFUA = 0x80, 0x10
-_WCE = 0x04
-_D_SENSE = 0x04
-_UNRESTRICTED_REORDERING = 0x10
 
 _LONG_LBA = 0x01
 _SHORT_BLOCK_DESCRIPTOR = struct.Struct(">II")
 _LONG_BLOCK_DESCRIPTOR = struct.Struct(">Q4xI")
 
 
-def _caching(unit: LogicalUnit) -> bytes:
-    """Caching page; a wrong WCE loses data: a host flushes only what it believes to be in a cache."""
-    return bytes((_WCE if unit.volume.write_cache else 0,)).ljust(18, b"\0")
+def _wanted(code: int, subpage: int) -> list[ModePage]:
+    """Pick the pages that are asked for.
+
+    Raises:
+        InvalidFieldInCdb: there are none.
+    """
+    if subpage not in {0, _ALL_SUBPAGES} and code == _ALL_PAGES:
+        raise InvalidFieldInCdb(3, None, f"subpage {subpage:02X}h of all pages")
+    pages = [page for page in PAGES if code in {page.code, _ALL_PAGES}]
+    if not pages:
+        raise InvalidFieldInCdb(2, 5, f"no mode page {code:02X}h")
+    pages = [page for page in pages if subpage in {page.subpage, _ALL_SUBPAGES}]
+    if not pages:
+        raise InvalidFieldInCdb(3, None, f"no subpage {subpage:02X}h")
+    return pages
 
 
-def _control(unit: LogicalUnit) -> bytes:
-    """Control page: one task set for all nexuses, SIMPLE tasks in any order, aborted tasks without TASK ABORTED."""
-    return bytes((_D_SENSE if unit.descriptor_sense else 0, _UNRESTRICTED_REORDERING)).ljust(10, b"\0")
-
-
-# By page code, each without its two bytes of header; none has subpages.
-PAGES: dict[int, Callable[[LogicalUnit], bytes]] = {
-    0x08: _caching,
-    0x0A: _control,
-}
-
-
-def _pages(unit: LogicalUnit, code: int, control: int) -> bytes:
-    data = b""
-    for page, encode in PAGES.items():
-        if code in {page, _ALL_PAGES}:
-            body = encode(unit)
-            if control == _CHANGEABLE:
-                body = bytes(len(body))
-            data += bytes((page, len(body))) + body
-    return data
+def encode_page(unit: LogicalUnit, page: ModePage, control: int) -> bytes:
+    """Give a page with its header; `control` says which values of it."""
+    if control == _CHANGEABLE:
+        body = page.mask(unit)
+    else:
+        body = page.body(unit, (unit.modes, DEFAULTS, DEFAULTS, unit.saved_modes)[control])
+    code = page.code | (_SAVABLE if page.savable and unit.saves else 0)
+    if page.subpage:
+        return struct.pack(">BBH", code | _SUBPAGE_FORMAT, page.subpage, len(body)) + body
+    return bytes((code, len(body))) + body
 
 
 def _block_descriptor(unit: LogicalUnit, *, long_lba: bool) -> bytes:
@@ -71,17 +68,14 @@ def _block_descriptor(unit: LogicalUnit, *, long_lba: bool) -> bytes:
 def handle_mode_sense(unit: LogicalUnit, task: Task, fields: Fields) -> None:
     """MODE SENSE (6) and (10)."""
     flags, page, subpage, allocation_length, ten = fields
-    control, code = page >> 6, page & 0x3F
-    if code not in PAGES and code != _ALL_PAGES:
-        raise InvalidFieldInCdb(2, 5, f"no mode page {code:02X}h")
-    if subpage not in {0, _ALL_SUBPAGES}:
-        raise InvalidFieldInCdb(3, None, f"no subpage {subpage:02X}h")
-    if control == _SAVED:
+    control = page >> 6
+    wanted = _wanted(page & 0x3F, subpage)
+    if control == _SAVED and not unit.saves:
         raise SavingParametersNotSupported
     long_lba = ten and bool(flags & 0x10)
     descriptor = b"" if flags & 0x08 else _block_descriptor(unit, long_lba=long_lba)
-    pages = _pages(unit, code, control)
-    read_only = task.logical_unit.read_only or unit.volume.read_only
+    pages = b"".join(encode_page(unit, page, control) for page in wanted)
+    read_only = task.logical_unit.read_only or unit.volume.read_only or unit.modes.software_write_protect
     parameter = _DPOFUA | (_WRITE_PROTECT if read_only else 0)
     length = len(descriptor) + len(pages)
     if ten:

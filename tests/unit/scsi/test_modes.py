@@ -3,6 +3,7 @@ from pyscsi.pyscsi.scsi_cdb_modesense6 import ModeSense6
 from pyscsi.pyscsi.scsi_cdb_modesense10 import ModeSense10
 
 from scsi.logical_unit import LogicalUnit
+from scsi.mode_parameters import PAGES, ModeParameters
 from scsi.target import TargetPort
 from tests.support import commands as c
 from tests.support.memory_volume import MemoryVolume
@@ -57,12 +58,21 @@ def test_the_header_says_dpofua_and_write_protection(host: c.Host, volume: Memor
     assert reader.send(c.mode_sense_10()).data[3] == 0x90
 
 
-@pytest.mark.parametrize("subpage", [0x00, 0xFF])
-def test_all_pages_are_each_of_the_pages(host: c.Host, subpage: int) -> None:
-    found = pages(host.send(c.mode_sense_6(ALL, subpage)).data)
-    assert list(found) == [CACHING, CONTROL]
+def test_all_pages_are_each_of_the_pages(host: c.Host) -> None:
+    found = pages(host.send(c.mode_sense_6(ALL)).data)
+    assert list(found) == [0x01, 0x02, CACHING, CONTROL, 0x1A, 0x1C]
     for code, body in found.items():
-        assert pages(host.send(c.mode_sense_6(code, subpage)).data) == {code: body}
+        assert pages(host.send(c.mode_sense_6(code)).data) == {code: body}
+
+
+def test_subpages_are_told_when_they_are_asked_for(host: c.Host) -> None:
+    extension = host.send(c.mode_sense_6(CONTROL, 0x01, flags=DBD)).data[4:]
+    assert extension[:4].hex() == "4a01001c"
+    assert len(extension) == 32
+    both = host.send(c.mode_sense_6(CONTROL, 0xFF, flags=DBD)).data[4:]
+    assert both == host.send(c.mode_sense_6(CONTROL, flags=DBD)).data[4:] + extension
+    assert extension in host.send(c.mode_sense_6(ALL, 0xFF)).data
+    assert extension not in host.send(c.mode_sense_6(ALL, 0x00)).data
 
 
 def test_the_lengths_in_the_headers_are_right(host: c.Host) -> None:
@@ -90,7 +100,7 @@ def test_a_size_that_does_not_fit_the_short_descriptor_is_all_ones(host: c.Host,
 
 
 def test_pyscsi_reads_the_control_page(host: c.Host, unit: LogicalUnit) -> None:
-    unit.descriptor_sense = True
+    unit.use_modes(ModeParameters(descriptor_sense=True), host.nexus)
     six = ModeSense6.unmarshall_datain(bytearray(host.send(c.mode_sense_6(CONTROL)).data))["mode_pages"][0]
     ten = ModeSense10.unmarshall_datain(bytearray(host.send(c.mode_sense_10(CONTROL)).data))["mode_pages"][0]
     assert six == ten
@@ -99,15 +109,22 @@ def test_pyscsi_reads_the_control_page(host: c.Host, unit: LogicalUnit) -> None:
     assert six["tst"] == six["swp"] == six["tas"] == 0
 
 
-def test_nothing_can_be_changed(host: c.Host, unit: LogicalUnit) -> None:
-    unit.descriptor_sense = True
-    changeable = pages(host.send(c.mode_sense_6(ALL | CHANGEABLE)).data)
-    assert {code: len(body) for code, body in changeable.items()} == {CACHING: 18, CONTROL: 10}
-    assert not any(any(body) for body in changeable.values())
+def test_what_can_be_changed_is_wce_d_sense_and_swp(host: c.Host, volume: MemoryVolume) -> None:
+    def masks() -> dict[int, str]:
+        found = pages(host.send(c.mode_sense_6(ALL | CHANGEABLE)).data)
+        return {code: body.rstrip(b"\0").hex() for code, body in found.items() if any(body)}
+
+    assert masks() == {CACHING: "04", CONTROL: "040008"}
+    volume.write_cache = False
+    assert masks() == {CONTROL: "040008"}
 
 
-def test_defaults_are_what_is_current(host: c.Host) -> None:
-    assert host.send(c.mode_sense_6(ALL | DEFAULT)).data == host.send(c.mode_sense_6()).data
+def test_defaults_are_what_a_new_unit_has(host: c.Host, unit: LogicalUnit) -> None:
+    before = host.send(c.mode_sense_6()).data
+    assert host.send(c.mode_sense_6(ALL | DEFAULT)).data == before
+    unit.use_modes(ModeParameters(write_cache=False, descriptor_sense=True), host.nexus)
+    assert host.send(c.mode_sense_6()).data != before
+    assert host.send(c.mode_sense_6(ALL | DEFAULT)).data == before
 
 
 def test_nothing_is_saved(host: c.Host) -> None:
@@ -115,13 +132,14 @@ def test_nothing_is_saved(host: c.Host) -> None:
 
 
 def test_a_page_or_subpage_that_is_not_there_is_an_invalid_field(host: c.Host) -> None:
-    for code in set(range(0x40)) - {CACHING, CONTROL, ALL}:
+    for code in set(range(0x40)) - {page.code for page in PAGES} - {ALL}:
         answer = host.send(c.mode_sense_6(code))
         assert answer.outcome == "05/24/00"
         assert answer.sense.field == (2, 5, True)
-    assert host.send(c.mode_sense_10(CONTROL, 0x01)).sense.field == (3, None, True)
+    for code, subpage in ((CONTROL, 0x02), (CACHING, 0x01), (ALL, 0x01)):
+        assert host.send(c.mode_sense_10(code, subpage)).sense.field == (3, None, True)
 
 
 def test_d_sense_gives_descriptor_sense(host: c.Host, unit: LogicalUnit) -> None:
-    unit.descriptor_sense = True
+    unit.use_modes(ModeParameters(descriptor_sense=True), host.nexus)
     assert host.send(c.mode_sense_6(0x3E)).ended.sense[0] == 0x72

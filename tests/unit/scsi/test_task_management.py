@@ -3,6 +3,7 @@ from collections.abc import Callable
 import pytest
 
 from scsi.logical_unit import LogicalUnit
+from scsi.mode_parameters import ModeParameters
 from scsi.nexus import MappedUnit
 from scsi.status import TaskAttribute
 from scsi.target import TargetPort
@@ -224,12 +225,13 @@ def test_clear_task_set_takes_all_and_tells_those_who_lost_tasks(host: c.Host, o
 def test_v22_a_reset_is_answered_while_two_hosts_are_busy_and_the_volume_stalls(
     host: c.Host, other: c.Host, unit: LogicalUnit, volume: MemoryVolume, function: Function
 ) -> None:
-    unit.descriptor_sense = True
+    unit.use_modes(ModeParameters(descriptor_sense=True), host.nexus)
+    other.nexus.attentions.clear()
     tasks = [host.send(c.write_10(0, 1), OLD), other.send(c.write_10(1, 1), OLD)]
     assert host.manage(function) is COMPLETE
     assert all(task.aborted for task in tasks)
     assert host.send(c.TEST_UNIT_READY).outcome == "GOOD"
-    assert not unit.descriptor_sense
+    assert not unit.modes.descriptor_sense
     assert other.send(c.TEST_UNIT_READY).outcome == "06/29/03"
     assert other.send(c.TEST_UNIT_READY).outcome == "GOOD"
     volume.release_all()
