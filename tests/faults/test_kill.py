@@ -94,6 +94,29 @@ def test_kill_under_load_loses_nothing_acknowledged_and_resyncs_only_marked_regi
     assert load.failed == []
 
 
+@pytest.mark.parametrize("thin", ["0", "1"], ids=["plain array", "thin array"])
+def test_f28_kill_under_unmap_and_write_same_loses_nothing_acknowledged_and_ends_in_equal_legs(
+    legs: Legs, thin: str
+) -> None:
+    legs.array.set_unit_parameter("thin_provisioning", thin)
+    legs.annexd.stop()
+    legs.annexd.start()  # it asks the array again
+    load = Load(SLOTS, seed=7, ranges=True)
+    with Host(legs.annexd.port) as host:
+        assert create_pair(host, 1, FenceLevel.STATUS).status == GOOD
+        wait_for_pair(host, PairState.PAIR)
+    rng = random.Random(7)
+    for _ in range(4):
+        kill_under_load(legs, load, rng.randint(50, 800))
+        legs.annexd.start()
+        with Host(legs.annexd.port) as host:
+            wait_for_pair(host, PairState.PAIR)
+            assert load.check(host) == []
+        assert legs.local.read_bytes() == legs.remote.read_bytes()
+    assert load.journal.acknowledged_writes > 4 * 40
+    assert load.failed == []
+
+
 def test_kill_during_the_initial_copy_ends_in_equal_legs(legs: Legs) -> None:
     load = Load(SLOTS, seed=3)
     with Host(legs.annexd.port) as host:

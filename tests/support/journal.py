@@ -34,14 +34,31 @@ class Journal:
         self._block_bytes = block_bytes
         self._issued: dict[int, int] = {}
         self._acknowledged: dict[int, int] = {}
+        self._zeroes: dict[int, set[int]] = {}  # by block, the versions that are zeroes
+        self._homes: dict[tuple[int, int], int] = {}  # (block, version) → the block that its stamp names instead
         self.acknowledged_writes = 0
 
     def issue(self, lba: int, blocks: int) -> bytes:
         """Note a write before it is sent, and give its data."""
+        return stamped(lba, blocks, self._next_version(lba, blocks), self._block_bytes)
+
+    def issue_same(self, lba: int, blocks: int) -> bytes:
+        """Note a WRITE SAME before it is sent, and give its one block."""
+        version = self._next_version(lba, blocks)
+        self._homes.update({(lba + index, version): lba for index in range(blocks)})
+        return stamped(lba, 1, version, self._block_bytes)
+
+    def issue_unmap(self, lba: int, blocks: int) -> None:
+        """Note an UNMAP before it is sent."""
+        version = self._next_version(lba, blocks)
+        for index in range(blocks):
+            self._zeroes.setdefault(lba + index, set()).add(version)
+
+    def _next_version(self, lba: int, blocks: int) -> int:
         version = 1 + max(self._issued.get(lba + index, 0) for index in range(blocks))
         for index in range(blocks):
             self._issued[lba + index] = version
-        return stamped(lba, blocks, version, self._block_bytes)
+        return version
 
     def acknowledge(self, lba: int, blocks: int) -> None:
         """Note the GOOD of the write issued last to these blocks."""
@@ -64,11 +81,13 @@ class Journal:
     def _fault(self, lba: int, block: bytes) -> str | None:
         oldest, newest = self._acknowledged.get(lba, 0), self._issued.get(lba, 0)
         if not any(block):
-            return f"never written, but version {oldest} was acknowledged" if oldest else None
+            if not oldest or any(oldest <= version <= newest for version in self._zeroes.get(lba, ())):
+                return None
+            return f"never written, but version {oldest} was acknowledged"
         found_lba, version, _ = _STAMP.unpack_from(block)
         if block != _block(found_lba, version, self._block_bytes):
             return "torn or damaged"
-        if found_lba != lba:
+        if found_lba != self._homes.get((lba, version), lba):
             return f"holds block {found_lba}"
         if not oldest <= version <= newest:
             return f"version {version}, acknowledged {oldest}, issued {newest}"

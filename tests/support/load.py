@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Callable
 
 from scsi.iscsi.initiator_task import Task
@@ -17,16 +18,19 @@ DEPTH = 16
 class Load:
     """Writes to the first `slots` runs of 64 blocks of LUN 0, never two at a time to one of them.
 
+    With `ranges` two in three of them are WRITE SAME and UNMAP.
+
     Attributes:
         journal: what was written.
         failed: answers other than GOOD.
     """
 
-    def __init__(self, slots: int, seed: int) -> None:
+    def __init__(self, slots: int, seed: int, *, ranges: bool = False) -> None:
         self.journal = Journal(BLOCK_BYTES)
         self.failed: list[Task] = []
         self._random = random.Random(seed)
         self._slots = slots
+        self._ranges = ranges
         self._busy: set[int] = set()
 
     def run(self, host: Host, writes: int, then: Callable[[], object] = lambda: None) -> None:
@@ -64,7 +68,7 @@ class Load:
 
         def answered(task: Task) -> None:
             if sense_of(task)[0] == UNIT_ATTENTION:  # it was not carried out, and a host just sends it again
-                host.submit(task.cdb, answered, data_out=data)
+                host.submit(cdb, answered, data_out=data)
                 return
             self._busy.discard(slot)
             if task.undelivered is not None:
@@ -75,8 +79,18 @@ class Load:
                 self.failed.append(task)
             finished()
 
-        data = self.journal.issue(lba, blocks)
-        host.submit(write_cdb(lba, blocks, fua=self._random.random() < 0.1), answered, data_out=data)
+        cdb, data = self._choose(lba, blocks)
+        host.submit(cdb, answered, data_out=data)
+
+    def _choose(self, lba: int, blocks: int) -> tuple[bytes, bytes]:
+        kind = self._random.randrange(3) if self._ranges else 0
+        if kind == 1:
+            return struct.pack(">BBQIBB", 0x93, 0, lba, blocks, 0, 0), self.journal.issue_same(lba, blocks)
+        if kind == 2:
+            self.journal.issue_unmap(lba, blocks)
+            parameters = struct.pack(">HH4xQI4x", 22, 16, lba, blocks)
+            return struct.pack(">B6xHB", 0x42, len(parameters), 0), parameters
+        return write_cdb(lba, blocks, fua=self._random.random() < 0.1), self.journal.issue(lba, blocks)
 
     def check(self, host: Host) -> list[str]:
         """Read everything back; give what is wrong with it in words."""

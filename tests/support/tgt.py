@@ -105,7 +105,12 @@ class Tgt:
         where = ["--tid", str(target), "--lun", str(lun)]
         self._tgtadm("--mode", "logicalunit", "--op", "new", *where, "-b", str(path), "--bstype", store)
         for name, value in (parameters or {}).items():
-            self._tgtadm("--mode", "logicalunit", "--op", "update", *where, "--params", f"{name}={value}")
+            self.set_unit_parameter(name, value, target=target, lun=lun)
+
+    def set_unit_parameter(self, name: str, value: str, *, target: int = 1, lun: int = 1) -> None:
+        """Change what tgt says of a LUN, as `("thin_provisioning", "1")`; initiators learn it when they ask again."""
+        where = ["--tid", str(target), "--lun", str(lun)]
+        self._tgtadm("--mode", "logicalunit", "--op", "update", *where, "--params", f"{name}={value}")
 
     def remove_lun(self, target: int, lun: int = 1) -> None:
         """Take a LUN away."""

@@ -31,3 +31,27 @@ def test_a_block_from_the_future_is_told() -> None:
     journal = Journal(512)
     journal.issue(8, 1)
     assert list(journal.wrong(8, stamped(8, 1, 2, 512))) == ["block 8: version 2, acknowledged 0, issued 1"]
+
+
+def test_zeroes_of_an_unmap_are_seen_from_its_issue_until_something_newer_is_acknowledged() -> None:
+    journal = Journal(512)
+    journal.issue(4, 2)
+    journal.acknowledge(4, 2)
+    assert list(journal.wrong(4, bytes(512)))
+    journal.issue_unmap(4, 1)
+    assert not list(journal.wrong(4, bytes(512)))
+    assert list(journal.wrong(5, bytes(512)))
+    journal.acknowledge(4, 1)
+    assert list(journal.wrong(4, stamped(4, 1, 1, 512)))
+    journal.issue(4, 1)
+    journal.acknowledge(4, 1)
+    assert list(journal.wrong(4, bytes(512)))
+
+
+def test_a_write_same_leaves_its_one_block_in_each() -> None:
+    journal = Journal(512)
+    block = journal.issue_same(4, 3)
+    journal.acknowledge(4, 3)
+    assert not list(journal.wrong(4, block * 3))
+    assert list(journal.wrong(3, block))
+    assert list(journal.wrong(5, stamped(5, 1, 1, 512)))
