@@ -28,7 +28,7 @@ PLACES: dict[type[model.Entry], str] = {
 }
 
 _CHAP = "what a host proves itself with; left out: no CHAP is asked for"
-_MUTUAL_CHAP = "what annex proves itself with to a host that asks; needs `chap`"
+_MUTUAL_CHAP = "what annex proves itself with; the host has to ask for it then; needs `chap`"
 
 DESCRIPTIONS: dict[type[model.Entry], dict[str, str]] = {
     model.Config: {

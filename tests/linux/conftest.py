@@ -1,4 +1,4 @@
-"""A booted Linux host that tests share."""
+"""A booted Linux host that tests share, and what its kernel may say."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.kernel_log import KernelLog
 from tests.support.linux_host import LinuxHost
 from tests.support.linux_network import LinuxNetwork
 
@@ -24,6 +25,14 @@ def network() -> Iterator[LinuxNetwork]:
 
 @pytest.fixture(scope="session")
 def host(network: LinuxNetwork, linux_folder: Path) -> Iterator[LinuxHost]:
-    """A host with one network card; a test leaves it logged out."""
+    """A host with one network card; a module leaves it logged out."""
     with LinuxHost(network, linux_folder) as host:
         yield host
+
+
+@pytest.fixture
+def kernel_log(host: LinuxHost) -> Iterator[KernelLog]:
+    """What the host's kernel says: the test fails if that is anything unusual."""
+    log = KernelLog(host)
+    yield log
+    assert log.surprises() == []

@@ -36,6 +36,7 @@ done
 unset IFS
 iscsid
 
+cd /run || exit
 # It ends when the test does, or dies; so does the kernel then.
 /usr/bin/python3 -I "$annex_agent" </dev/ttyS0 >/dev/ttyS0 2>/dev/console
 echo o >/proc/sysrq-trigger
