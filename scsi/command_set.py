@@ -16,6 +16,7 @@ from scsi import (
     provisioning,
     report,
     reservations,
+    sanitize,
 )
 from scsi.commands import CommandTable
 
@@ -24,10 +25,11 @@ COMMANDS = CommandTable(
     report.ROWS,
     capacity.ROWS,
     modes.ROWS,
-    reservations.ROWS,
     mode_select.ROWS,
+    reservations.ROWS,
     block_commands.ROWS,
     provisioning.ROWS,
     extended_copy.ROWS,
+    sanitize.ROWS,
     array_server.ROWS,
 )

@@ -87,6 +87,7 @@ class Command:
         ignored: like `usage`, bits that may be set and mean nothing; CONTROL's are always among them.
         medium: what it has the volume do.
         attention: False: runs although a unit attention is pending, and does not report it.
+        while_sanitized: may run while the unit is sanitized, or after a sanitize that failed.
         available: tells whether the unit has the command for a nexus; None: always.
         timeout_s: recommended time-out, seconds; 0 when none is recommended.
         opcode, cdb_bytes, usage_map: from `usage`.
@@ -104,6 +105,7 @@ class Command:
     ignored: str = ""
     medium: Medium = Medium.NONE
     attention: bool = True
+    while_sanitized: bool = False
     available: Callable[[LogicalUnit, Nexus], bool] | None = None
     timeout_s: int = 0
 

@@ -1,41 +1,28 @@
 """The copy manager of a logical unit: carries out what EXTENDED COPY asks for, and remembers how it went.
 
 A copy is a list of segments. Each is read and written piece by piece, with a command of the copy manager to the logical
-unit at either end, by rows that no host can send: these pass through reservations, read-only mappings, drains and
-mirrors as commands of the host that asked would, and only unit attentions are left for that host.
+unit at either end (`scsi.inside`), on behalf of the host that asked.
 
 Spec: SPC-4 "Third-party copy", "EXTENDED COPY(LID1) command" (SPC-6 has it obsolete; hosts still use it).
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from scsi.block_commands import ROWS as BLOCK_ROWS
 from scsi.block_commands import transfer_limit_blocks
 from scsi.commands import Command
 from scsi.errors import CopyAborted, CopyTargetNotReachable, ScsiError, ThirdPartyDeviceFailure
+from scsi.inside import READ_16, WRITE_16, InsideTask, inside_cdb, inside_row
 from scsi.nexus import MappedUnit, Nexus
-from scsi.status import Status, TaskAttribute
+from scsi.status import Status
 from scsi.tasks import Task
-from scsi.volume import Buffer
 
 PIECE_BYTES = 1 << 20
 MOST_RESULTS = 16  # of one nexus; the oldest goes first
 
-_CDB = struct.Struct(">BxQIxx")
-_READ_16, _WRITE_16 = 0x88, 0x8A
-
-
-def _inside(opcode: int) -> Command:
-    (row,) = (row for row in BLOCK_ROWS if row.opcode == opcode)
-    return replace(row, attention=False)
-
-
-_READ, _WRITE = _inside(_READ_16), _inside(_WRITE_16)
+_READ, _WRITE = inside_row(READ_16), inside_row(WRITE_16)
 
 
 class Segment(NamedTuple):
@@ -194,19 +181,21 @@ class Copy:
         self._moving = False
 
     def _read(self, source: MappedUnit, destination: MappedUnit, lba: int, to_lba: int, blocks: int) -> None:
-        def done(task: _Inside) -> None:
+        session = self.task.session
+
+        def done(task: InsideTask) -> None:
             if self._failed(task, "reading"):
                 return
-            _run(_Inside(self.task, destination, _CDB.pack(_WRITE_16, to_lba, blocks), task.data_in, written), _WRITE)
+            _run(InsideTask(session, destination, inside_cdb(WRITE_16, to_lba, blocks), task.data_in, written), _WRITE)
 
-        def written(task: _Inside) -> None:
+        def written(task: InsideTask) -> None:
             if not self._failed(task, "writing"):
                 self.copied_bytes += len(task.data_out)
                 self._go_on()
 
-        _run(_Inside(self.task, source, _CDB.pack(_READ_16, lba, blocks), b"", done), _READ)
+        _run(InsideTask(session, source, inside_cdb(READ_16, lba, blocks), b"", done), _READ)
 
-    def _failed(self, task: _Inside, doing: str) -> bool:
+    def _failed(self, task: InsideTask, doing: str) -> bool:
         if task.status == Status.GOOD:
             return False
         self._pieces = iter(())
@@ -232,37 +221,7 @@ def _check(number: int, segment: Segment, source: MappedUnit, destination: Mappe
             raise CopyAborted(f"segment {number}: {lba}+{segment.blocks} of {volume.blocks}")
 
 
-class _Inside:
-    """A command of the copy manager: a `Task` of the session of the host that asked for the copy."""
-
-    def __init__(
-        self, of: Task, mapped: MappedUnit, cdb: bytes, data_out: Buffer, done: Callable[[_Inside], None]
-    ) -> None:
-        self.session: Any = of.session
-        self.lun = of.lun
-        self.cdb = cdb
-        # Not held up by the order of the host's tasks: the host's own ORDERED one may be what it is part of.
-        self.attribute = int(TaskAttribute.HEAD_OF_QUEUE)
-        self.initiator_task_tag = of.initiator_task_tag
-        self.data_out = data_out
-        self.data_out_bytes = len(data_out)
-        self.data_in_bytes = 1 << 32
-        self.logical_unit: Any = mapped
-        self.aborted = False
-        self.status = -1
-        self.sense = b""
-        self.data_in: Buffer = b""
-        self._done = done
-
-    def complete(
-        self, status: int, data_in: Buffer = b"", sense: bytes = b"", data_out_used: int | None = None
-    ) -> None:
-        """Take the answer."""
-        self.status, self.data_in, self.sense = status, data_in, sense
-        self._done(self)
-
-
-def _run(task: _Inside, row: Command) -> None:
+def _run(task: InsideTask, row: Command) -> None:
     """Carry out a command, within the limit that the host has at that unit."""
     mapped: MappedUnit = task.logical_unit
 

@@ -36,6 +36,7 @@ class ScsiError(Exception):
         ascq: additional sense code qualifier.
         information: the INFORMATION field, an LBA for most commands, or None when it is not valid.
         field: the sense-key specific field pointer, or None.
+        progress: the sense-key specific progress indication, 0 to 65535, or None.
         deferred: True when what failed is an earlier command, which had its status already.
     """
 
@@ -48,6 +49,7 @@ class ScsiError(Exception):
         super().__init__(message or f"{self.key:02X}/{self.asc:02X}/{self.ascq:02X}")
         self.information = information
         self.field = field
+        self.progress: int | None = None
 
 
 class RelayedSense(ScsiError):
@@ -67,6 +69,16 @@ class BecomingReady(ScsiError):
     key, asc, ascq = SenseKey.NOT_READY, 0x04, 0x01
 
 
+class SanitizeInProgress(ScsiError):
+    """Every block of the unit is being overwritten; `progress` is how far that is, in 65,536ths."""
+
+    key, asc, ascq = SenseKey.NOT_READY, 0x04, 0x1B
+
+    def __init__(self, message: str = "", *, progress: int = 0) -> None:
+        super().__init__(message)
+        self.progress = min(progress, 0xFFFF)
+
+
 class ManualInterventionRequired(ScsiError):
     """Nothing that the host does helps; an admin has to."""
 
@@ -80,6 +92,12 @@ class UnrecoveredReadError(ScsiError):
     """Blocks that can not be read."""
 
     key, asc, ascq = SenseKey.MEDIUM_ERROR, 0x11, 0x00
+
+
+class SanitizeFailed(ScsiError):
+    """Not every block could be overwritten, and none may be read or written until that has worked."""
+
+    key, asc, ascq = SenseKey.MEDIUM_ERROR, 0x31, 0x03
 
 
 class WriteFailed(ScsiError):
@@ -174,6 +192,12 @@ class WriteProtected(ScsiError):
     key, asc, ascq = SenseKey.DATA_PROTECT, 0x27, 0x00
 
 
+class SoftwareWriteProtected(ScsiError):
+    """A write while a host has SWP set in the control mode page."""
+
+    key, asc, ascq = SenseKey.DATA_PROTECT, 0x27, 0x02
+
+
 class SpaceAllocationFailed(ScsiError):
     """The storage underneath is thin and has no space left."""
 
@@ -190,12 +214,6 @@ class CommunicationFailure(ScsiError):
     """The link to the external array died; whether the command was done is not known."""
 
     key, asc, ascq = SenseKey.ABORTED_COMMAND, 0x08, 0x00
-
-
-class SoftwareWriteProtected(ScsiError):
-    """A write while a host has SWP set in the control mode page."""
-
-    key, asc, ascq = SenseKey.DATA_PROTECT, 0x27, 0x02
 
 
 class CommunicationTimeout(ScsiError):

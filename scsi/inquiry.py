@@ -153,8 +153,9 @@ def _block_limits(unit: LogicalUnit, _nexus: Nexus) -> bytes:
 
 
 def _block_device_characteristics(_unit: LogicalUnit, _nexus: Nexus) -> bytes:
-    # MEDIUM ROTATION RATE 1: nothing turns, so that Linux does not sort by distance.
-    return struct.pack(">H58x", 0x0001)
+    # MEDIUM ROTATION RATE 1: nothing turns, so that Linux does not sort by distance. WABEREQ 1: after a BLOCK ERASE
+    # blocks can be read before they are written.
+    return struct.pack(">HxB56x", 0x0001, 0x40)
 
 
 def _logical_block_provisioning(unit: LogicalUnit, _nexus: Nexus) -> bytes:
@@ -209,5 +210,6 @@ ROWS: tuple[Command, ...] = (
         allow=Allow.ANYWHERE,
         spec="SPC-6 INQUIRY command",
         attention=False,
+        while_sanitized=True,
     ),
 )

@@ -31,6 +31,7 @@ from scsi.errors import (
 from scsi.mode_parameters import ModeParameters
 from scsi.nexus import Limit, Nexus
 from scsi.reservations import Reservations
+from scsi.sanitize import Sanitizer
 from scsi.sense import encode_sense
 from scsi.status import Status, TaskAttribute
 from scsi.task_set import TaskSet
@@ -64,6 +65,7 @@ class LogicalUnit:
         commands: its command table.
         counters: what it has done.
         copy_manager: its EXTENDED COPY commands.
+        sanitizer: its SANITIZE, if one is under way or has failed.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class LogicalUnit:
         self.commands = COMMANDS
         self.counters = Counters()
         self.copy_manager = CopyManager()
+        self.sanitizer = Sanitizer(self)
         self._volume = volume
         self._below = volume  # the same, or what is under it while WCE is 0
         self._task_set = TaskSet()
@@ -275,6 +278,8 @@ class LogicalUnit:
             self._report_attention(nexus, resets_only=True)
         if row is not None and self.reservations.conflicts(nexus, row.allow):
             raise ReservationConflict
+        if (row is None or not row.while_sanitized) and (error := self.sanitizer.error) is not None:
+            raise error
         if row is None or row.attention:
             self._report_attention(nexus, resets_only=False)
         if row is None:
@@ -395,12 +400,18 @@ class LogicalUnit:
             self._settling = False
             self._refresh()
 
+    def sanitize_changed(self) -> None:
+        """Take note that a sanitize has begun, or has ended."""
+        self._refresh()
+
     def _refresh(self) -> None:
         self._unsettled = self._task_set.unsettled
         self._careful = (
             self._unsettled
             or self.reservations.holder is not None
             or self.modes.software_write_protect
+            or self.sanitizer.running
+            or self.sanitizer.failed
         )
 
     # --- Nexuses ------------------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ def handle_request_sense(unit: LogicalUnit, task: Task, fields: tuple[bool, int]
     """REQUEST SENSE: a pending unit attention, which it clears, or why the unit is not ready, or NO SENSE."""
     descriptor, allocation_length = fields
     fault = unit.volume.fault()
-    error = unit_attention.take(task.session.nexus, unit) or (fault and error_of(fault))
+    error = unit_attention.take(task.session.nexus, unit) or unit.sanitizer.error or (fault and error_of(fault))
     if not isinstance(error, ScsiError):
         error = _NoSense()
     unit.finish(task, encode_sense(error, descriptor=descriptor)[:allocation_length])
@@ -153,6 +153,7 @@ ROWS: tuple[Command, ...] = (
         allow=Allow.ANYWHERE,
         spec="SPC-6 REPORT LUNS command",
         attention=False,
+        while_sanitized=True,
     ),
     Command(
         "REQUEST SENSE",
@@ -163,6 +164,7 @@ ROWS: tuple[Command, ...] = (
         allow=Allow.ANYWHERE,
         spec="SPC-6 REQUEST SENSE command",
         attention=False,
+        while_sanitized=True,
     ),
     Command(
         "REPORT SUPPORTED OPERATION CODES",
@@ -173,5 +175,6 @@ ROWS: tuple[Command, ...] = (
         allow=Allow.ANYWHERE,
         spec="SPC-6 REPORT SUPPORTED OPERATION CODES command",
         service_action=True,
+        while_sanitized=True,
     ),
 )

@@ -47,6 +47,7 @@ FIXED_CURRENT, FIXED_DEFERRED = 0x70, 0x71
 DESCRIPTOR_CURRENT, DESCRIPTOR_DEFERRED = 0x72, 0x73
 
 _VALID = 0x80
+_KEY_SPECIFIC_VALID = 0x80
 _FIELD_VALID, _FIELD_IN_CDB, _BIT_VALID = 0x80, 0x40, 0x08
 
 _FIXED = struct.Struct(">BxBIB4xBBx3s")
@@ -78,7 +79,7 @@ def _encode_fixed(error: ScsiError) -> bytes:
         _FIXED.size - 8,
         error.asc,
         error.ascq,
-        _encode_field_pointer(error.field),
+        _encode_key_specific(error),
     )
 
 
@@ -86,13 +87,16 @@ def _encode_descriptor(error: ScsiError) -> bytes:
     descriptors = b""
     if error.information is not None:
         descriptors += _INFORMATION_DESCRIPTOR.pack(0x00, 0x0A, _VALID, error.information)
-    if error.field is not None:
-        descriptors += _SENSE_KEY_SPECIFIC_DESCRIPTOR.pack(0x02, 0x06, _encode_field_pointer(error.field))
+    if error.field is not None or error.progress is not None:
+        descriptors += _SENSE_KEY_SPECIFIC_DESCRIPTOR.pack(0x02, 0x06, _encode_key_specific(error))
     code = DESCRIPTOR_DEFERRED if error.deferred else DESCRIPTOR_CURRENT
     return _DESCRIPTOR_HEADER.pack(code, error.key, error.asc, error.ascq, len(descriptors)) + descriptors
 
 
-def _encode_field_pointer(field: FieldPointer | None) -> bytes:
+def _encode_key_specific(error: ScsiError) -> bytes:
+    if error.progress is not None:
+        return bytes((_KEY_SPECIFIC_VALID, *error.progress.to_bytes(2, "big")))
+    field = error.field
     if field is None:
         return bytes(3)
     flags = _FIELD_VALID | (_FIELD_IN_CDB if field.in_cdb else 0)
@@ -195,6 +199,8 @@ ADDITIONAL_SENSE_WORDS: dict[tuple[int, int], str] = {
     (0x00, 0x16): "operation in progress",
     (0x0D, 0x01): "third party device failure",
     (0x0D, 0x02): "copy target device not reachable",
+    (0x04, 0x1B): "sanitize in progress",
+    (0x31, 0x03): "sanitize command failed",
     (0x24, 0x00): "invalid field in CDB",
     (0x25, 0x00): "logical unit not supported",
     (0x26, 0x00): "invalid field in parameter list",
@@ -204,13 +210,13 @@ ADDITIONAL_SENSE_WORDS: dict[tuple[int, int], str] = {
     (0x26, 0x09): "unsupported segment descriptor type",
     (0x26, 0x0B): "inline data length exceeded",
     (0x27, 0x00): "write protected",
+    (0x27, 0x02): "write protected by a mode parameter",
     (0x27, 0x07): "no space is left for the write",
     (0x29, 0x00): "power on, reset or bus device reset occurred",
     (0x29, 0x03): "bus device reset occurred",
     (0x29, 0x07): "I_T nexus loss occurred",
     (0x2A, 0x01): "mode parameters changed",
     (0x2A, 0x03): "reservations preempted",
-    (0x27, 0x02): "write protected by a mode parameter",
     (0x2A, 0x04): "reservations released",
     (0x2A, 0x05): "registrations preempted",
     (0x2A, 0x06): "asymmetric access state changed",

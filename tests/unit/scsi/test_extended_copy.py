@@ -248,7 +248,7 @@ def test_a_host_that_is_lost_stops_its_copy(two: Two) -> None:
 @pytest.mark.parametrize("operation", ["read", "write"])
 def test_a_fault_of_either_side_ends_the_copy_and_is_told(two: Two, operation: str) -> None:
     volume = two.from_volume if operation == "read" else two.to_volume
-    volume.fail(operation, Fault.HARDWARE, lba=2048, blocks=1)
+    volume.fail(operation, Fault.HARDWARE, first_lba=2048, blocks=1)
     assert two.copy(segment(0, 0, BLOCKS), identifier=7).outcome == "0A/0D/01"
     details = two.host.send(results_cdb(4, 7)).data
     assert int.from_bytes(details[:4], "big") == len(details) - 4

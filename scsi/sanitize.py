@@ -1,0 +1,346 @@
+"""SANITIZE: every block of a unit is overwritten, or written with zeroes and unmapped, whatever happens meanwhile.
+
+A sanitize goes through the unit by commands from within (`scsi.inside`), at the pace that the host which asked is
+limited to. It is not a task of that host: aborts, resets and the end of the session do not end it. Until it has ended
+hosts may ask little more of the unit than how far it is; after one that failed, until a sanitize works or, if the host
+had allowed that (AUSE), EXIT FAILURE MODE gives up.
+
+There is no CRYPTOGRAPHIC ERASE, as nothing is encrypted.
+
+Spec: SBC-4 "Sanitize operations", "SANITIZE command".
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from scsi import provisioning
+from scsi.block_commands import refuse_unready, transfer_limit_blocks
+from scsi.commands import Allow, Command, Decode, Direction, Run
+from scsi.errors import (
+    InvalidFieldInCdb,
+    InvalidFieldInInformationUnit,
+    InvalidFieldInParameterList,
+    SanitizeFailed,
+    SanitizeInProgress,
+    ScsiError,
+    SoftwareWriteProtected,
+    WriteProtected,
+)
+from scsi.inside import WRITE_16, InsideTask, inside_cdb, inside_row
+from scsi.nexus import MappedUnit, Nexus
+from scsi.status import Status
+from scsi.tasks import Task
+from scsi.volume import Allocation, VolumeError
+
+if TYPE_CHECKING:
+    from scsi.logical_unit import LogicalUnit
+
+PIECE_BYTES: Final = 1 << 20
+UNMAP_BYTES: Final = 16 << 20
+MOST_PASSES: Final = 31
+
+_IMMED, _AUSE = 0x80, 0x20
+_INVERT, _TEST, _COUNT = 0x80, 0x60, 0x1F
+_PROGRESS_DENOMINATOR: Final = 0x10000
+
+_SYNCHRONIZE_CACHE_16, _WRITE_SAME_16 = 0x91, 0x93
+_UNMAP_WITHOUT_DATA = 0x09  # UNMAP and NDOB of WRITE SAME
+
+# The host that asked may be gone, and what it had reserved with it: the unit itself is who asks for the pieces.
+_EXEMPT: Final[dict[str, Any]] = {"allow": Allow.ANYWHERE, "while_sanitized": True}
+_WRITE = inside_row(WRITE_16, **_EXEMPT)
+_FLUSH = inside_row(_SYNCHRONIZE_CACHE_16, **_EXEMPT)
+_UNMAP = inside_row(_WRITE_SAME_16, rows=provisioning.ROWS, **_EXEMPT)
+
+
+class _Session(NamedTuple):
+    """Whose the commands from within are: nobody's that could be lost."""
+
+    nexus: Nexus
+
+
+class Pass(NamedTuple):
+    """One way through all of the unit.
+
+    Attributes:
+        block: what each block is written with.
+        unmap: it is unmapped after that, and blocks without storage are left out.
+    """
+
+    block: bytes
+    unmap: bool = False
+
+
+class Sanitizer:
+    """What is sanitized of one logical unit, and whether the last time went well.
+
+    Attributes:
+        running: one is under way.
+        failed: the last one did not work.
+        may_be_left: EXIT FAILURE MODE is allowed after it.
+    """
+
+    def __init__(self, unit: LogicalUnit) -> None:
+        self._unit = unit
+        self.running = False
+        self.failed = False
+        self.may_be_left = False
+        self._progress = 0
+        self._session = _Session(Nexus("", bytes(6), "", 0, False, {}))
+
+    @property
+    def error(self) -> ScsiError | None:
+        """What hosts' commands are refused with now; None when there is nothing of it."""
+        if self.running:
+            return SanitizeInProgress(progress=self._progress)
+        return SanitizeFailed() if self.failed else None
+
+    def start(self, passes: list[Pass], mapped: MappedUnit, ended: Callable[[ScsiError | None], None]) -> None:
+        """Begin a sanitize.
+
+        Args:
+            passes: what is done, in this order.
+            mapped: the unit as the host sees it that asked, with its limit.
+            ended: called once, possibly before this returns.
+        """
+        self.running, self.failed, self._progress = True, False, 0
+        self._unit.sanitize_changed()
+        _Walk(self._unit, self._session, passes, mapped, self._moved, lambda error: self._end(error, ended)).go_on()
+
+    def leave_failure(self) -> None:
+        """Give up a sanitize that failed.
+
+        Raises:
+            SanitizeFailed: the host that asked for it did not allow that.
+        """
+        if self.failed:
+            if not self.may_be_left:
+                raise SanitizeFailed
+            self.failed = False
+            self._unit.sanitize_changed()
+
+    def _moved(self, done_blocks: int, all_blocks: int) -> None:
+        self._progress = done_blocks * _PROGRESS_DENOMINATOR // all_blocks
+
+    def _end(self, error: ScsiError | None, ended: Callable[[ScsiError | None], None]) -> None:
+        self.running, self.failed = False, error is not None
+        self._unit.sanitize_changed()
+        ended(error)
+
+
+class _Walk:
+    """One sanitize under way: a command after the other."""
+
+    def __init__(
+        self,
+        unit: LogicalUnit,
+        session: _Session,
+        passes: list[Pass],
+        mapped: MappedUnit,
+        moved: Callable[[int, int], None],
+        end: Callable[[ScsiError | None], None],
+    ) -> None:
+        self._unit = unit
+        self._session = session
+        self._mapped = MappedUnit(unit)
+        self._limit = mapped.limit
+        self._moved = moved
+        self._end = end
+        self._all_blocks = unit.volume.blocks * len(passes)
+        self._done_blocks = 0
+        self._steps = self._all_steps(passes)
+        self._runs: list[Allocation] = []
+        self._moving = False
+        self._more = False
+
+    def go_on(self) -> None:
+        """Take the next step. One that ends before it returns comes back here, where the loop that runs goes on."""
+        self._more = True
+        if self._moving:
+            return
+        self._moving = True
+        while self._more:
+            self._more = False
+            step = next(self._steps, None)
+            if step is None:
+                self._end(None)
+                break
+            step()
+        self._moving = False
+
+    def _all_steps(self, passes: list[Pass]) -> Iterator[Callable[[], None]]:
+        blocks = self._unit.volume.blocks
+        at_once = UNMAP_BYTES // self._unit.volume.block_bytes
+        for block, unmap in passes:
+            for first in range(0, blocks, at_once):
+                count = min(at_once, blocks - first)
+                if unmap:
+                    yield from self._erase(first, count, block)
+                else:
+                    yield from self._overwrite(first, count, block)
+                self._done_blocks += count
+                self._moved(self._done_blocks, self._all_blocks)
+        yield lambda: self._run(_FLUSH, inside_cdb(_SYNCHRONIZE_CACHE_16, 0, 0), b"")
+
+    def _overwrite(self, first: int, count: int, block: bytes) -> Iterator[Callable[[], None]]:
+        most = min(PIECE_BYTES // len(block), transfer_limit_blocks(self._unit))
+        for lba in range(first, first + count, most):
+            blocks = min(most, first + count - lba)
+            cdb, data = inside_cdb(WRITE_16, lba, blocks), block * blocks
+            yield lambda cdb=cdb, data=data: self._run(_WRITE, cdb, data)  # type: ignore[misc]  # bound early
+
+    def _erase(self, first: int, count: int, block: bytes) -> Iterator[Callable[[], None]]:
+        """Write what has storage, so that nothing of it is left in there, and give the storage back."""
+        end = first + count
+        while first < end:
+            yield lambda lba=first: self._look(lba, end - lba)  # type: ignore[misc]  # bound early
+            for blocks, mapped in self._runs:
+                if mapped:
+                    yield from self._overwrite(first, blocks, block)
+                    cdb = bytearray(inside_cdb(_WRITE_SAME_16, first, blocks))
+                    cdb[1] = _UNMAP_WITHOUT_DATA
+                    yield lambda cdb=bytes(cdb): self._run(_UNMAP, cdb, b"")  # type: ignore[misc]  # bound early
+                first += blocks
+
+    def _look(self, lba: int, blocks: int) -> None:
+        def done(result: list[Allocation] | VolumeError) -> None:
+            if isinstance(result, VolumeError):
+                self._end(SanitizeFailed(str(result)))
+            else:
+                self._runs = result
+                self.go_on()
+
+        self._unit.volume.allocation(lba, blocks, done)
+
+    def _run(self, row: Command, cdb: bytes, data: bytes) -> None:
+        def ended(task: InsideTask) -> None:
+            if task.status == Status.TASK_ABORTED:
+                self._run(row, cdb, data)  # a host's reset is none of ours; it waits for the one that was aborted
+            elif task.status != Status.GOOD:
+                self._end(SanitizeFailed(f"status {task.status:02X}h, sense {task.sense.hex()}"))
+            else:
+                self.go_on()
+
+        task = InsideTask(self._session, self._mapped, cdb, data, ended)
+
+        def go() -> None:
+            self._unit.execute_row(task, row)
+
+        if self._limit is None or self._limit.admit(task, len(data), go):
+            go()
+
+
+# --- The command ------------------------------------------------------------------------------------------------------
+
+Fields = tuple[int, int]
+
+
+def _decode(cdb: bytes) -> Fields:
+    return cdb[1], cdb[7] << 8 | cdb[8]
+
+
+def _refuse(unit: LogicalUnit, task: Task) -> None:
+    """Refuse to begin: blocks that may not be written, or a sanitize that is under way."""
+    if task.logical_unit.read_only or unit.volume.read_only:
+        raise WriteProtected
+    if unit.modes.software_write_protect:
+        raise SoftwareWriteProtected
+    _refuse_while_running(unit)
+    refuse_unready(unit)
+
+
+def _refuse_while_running(unit: LogicalUnit) -> None:
+    if unit.sanitizer.running and unit.sanitizer.error is not None:
+        raise unit.sanitizer.error
+
+
+def handle_overwrite(unit: LogicalUnit, task: Task, fields: Fields) -> None:
+    """SANITIZE, OVERWRITE: with a pattern, as often as the host wants, inverted every other time if it wants that."""
+    _, length = fields
+    _refuse(unit, task)
+    block_bytes = unit.volume.block_bytes
+    if not 4 < length <= block_bytes + 4:
+        raise InvalidFieldInCdb(7, None, f"PARAMETER LIST LENGTH {length}")
+    data = bytes(task.data_out[:length])
+    if len(data) < length:
+        raise InvalidFieldInInformationUnit(f"{len(data)} bytes of a parameter list of {length}")
+    how, pattern_bytes = struct.unpack_from(">BxH", data)
+    if how & _TEST:
+        raise InvalidFieldInParameterList(0, 6, "TEST")
+    if not how & _COUNT:
+        raise InvalidFieldInParameterList(0, 4, "OVERWRITE COUNT 0")
+    if not 0 < pattern_bytes <= length - 4:
+        raise InvalidFieldInParameterList(2, None, f"INITIALIZATION PATTERN LENGTH {pattern_bytes}")
+    pattern = data[4 : 4 + pattern_bytes]
+    block = (pattern * (block_bytes // pattern_bytes + 1))[:block_bytes]
+    inverted = bytes(~byte & 0xFF for byte in block)
+    blocks = [inverted if how & _INVERT and number % 2 else block for number in range(how & _COUNT)]
+    _start(unit, task, fields, [Pass(block) for block in blocks])
+
+
+def handle_block_erase(unit: LogicalUnit, task: Task, fields: Fields) -> None:
+    """SANITIZE, BLOCK ERASE: zeroes over all that has storage, and the storage given back."""
+    _refuse(unit, task)
+    _refuse_parameters(fields)
+    _start(unit, task, fields, [Pass(bytes(unit.volume.block_bytes), unmap=True)])
+
+
+def handle_exit_failure_mode(unit: LogicalUnit, task: Task, fields: Fields) -> None:
+    """SANITIZE, EXIT FAILURE MODE."""
+    _refuse_parameters(fields)
+    _refuse_while_running(unit)
+    unit.sanitizer.leave_failure()
+    unit.finish(task)
+
+
+def _refuse_parameters(fields: Fields) -> None:
+    if fields[1]:
+        raise InvalidFieldInCdb(7, None, f"PARAMETER LIST LENGTH {fields[1]}")
+
+
+def _start(unit: LogicalUnit, task: Task, fields: Fields, passes: list[Pass]) -> None:
+    flags, length = fields
+    unit.sanitizer.may_be_left = bool(flags & _AUSE)
+
+    def ended(error: ScsiError | None) -> None:
+        if flags & _IMMED:
+            return
+        if error is None:
+            unit.finish(task, data_out_used=length)
+        else:
+            unit.fail(task, error, length)
+
+    if flags & _IMMED:
+        unit.finish(task, data_out_used=length)
+    unit.sanitizer.start(passes, task.logical_unit, ended)
+
+
+def _is_thin(unit: LogicalUnit, _nexus: Nexus) -> bool:
+    return provisioning.is_thin(unit)
+
+
+def _row(name: str, usage: str, run: Run, direction: Direction, **changes: Any) -> Command:
+    decode: Decode = _decode
+    return Command(
+        f"SANITIZE ({name})",
+        usage,
+        decode,
+        run,
+        direction,
+        Allow.NOWHERE,
+        f"SBC-4 SANITIZE command, {name} service action",
+        service_action=True,
+        while_sanitized=True,
+        **changes,
+    )
+
+
+# ZNR is about zones, of which there are none.
+ROWS: tuple[Command, ...] = (
+    _row("OVERWRITE", "48 a1 0000000000 ffff 04", handle_overwrite, Direction.FROM_INITIATOR),
+    _row("BLOCK ERASE", "48 a2 0000000000 ffff 04", handle_block_erase, Direction.NONE, available=_is_thin),
+    _row("EXIT FAILURE MODE", "48 9f 0000000000 ffff 04", handle_exit_failure_mode, Direction.NONE),
+)
