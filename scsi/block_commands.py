@@ -26,7 +26,7 @@ from scsi.errors import (
 from scsi.nexus import Nexus
 from scsi.sense import error_of
 from scsi.tasks import Task
-from scsi.volume import Buffer, Done, VolumeError
+from scsi.volume import Buffer, Done, Fault, VolumeError
 
 if TYPE_CHECKING:
     from scsi.logical_unit import LogicalUnit
@@ -190,6 +190,7 @@ def handle_verify(unit: LogicalUnit, task: Task, fields: Fields) -> None:
 
     def done(result: Buffer | VolumeError) -> None:
         if isinstance(result, VolumeError):
+            unit.counters.verify_errors += result.fault is Fault.READ_ERROR
             unit.fail(task, error_of(result))
             return
         wanted = bytes(expected) * blocks if byte_check == 3 else expected
@@ -199,6 +200,7 @@ def handle_verify(unit: LogicalUnit, task: Task, fields: Fields) -> None:
         else:
             unit.finish(task, data_out_used=wanted_bytes)
 
+    unit.counters.verified_blocks += blocks
     unit.volume.read(lba, blocks, done)
 
 

@@ -54,6 +54,7 @@ class Counters:
         commands: all that were started, reads and writes among them.
         reads, writes: commands that read and write the medium.
         read_blocks, written_blocks: what those were about.
+        verified_blocks, verify_errors: what VERIFY commands were about, and how many of them could not read it.
         errors: how many commands ended with each kind of error.
         read_latencies, write_latencies: see the module.
     """
@@ -64,6 +65,8 @@ class Counters:
         self.read_blocks = 0
         self.writes = 0
         self.written_blocks = 0
+        self.verified_blocks = 0
+        self.verify_errors = 0
         self.errors: dict[ErrorKind, int] = {}
         self.read_latencies = Latencies()
         self.write_latencies = Latencies()

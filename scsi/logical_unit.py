@@ -28,6 +28,7 @@ from scsi.errors import (
     SoftwareWriteProtected,
     StatusError,
 )
+from scsi.log_pages import LogZeroes
 from scsi.mode_parameters import ModeParameters
 from scsi.nexus import Limit, Nexus
 from scsi.reservations import Reservations
@@ -64,6 +65,7 @@ class LogicalUnit:
         saves: whether anything can be kept across restarts.
         commands: its command table.
         counters: what it has done.
+        log_zeroes: what hosts have set to zero of that.
         copy_manager: its EXTENDED COPY commands.
         sanitizer: its SANITIZE, if one is under way or has failed.
     """
@@ -101,6 +103,7 @@ class LogicalUnit:
         self.saves = False
         self.commands = COMMANDS
         self.counters = Counters()
+        self.log_zeroes: LogZeroes = {}
         self.copy_manager = CopyManager()
         self.sanitizer = Sanitizer(self)
         self._volume = volume

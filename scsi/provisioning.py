@@ -59,6 +59,10 @@ _LBPU_LBPWS_LBPWS10_LBPRZ = 0x80 | 0x40 | 0x20 | 0x04
 _THIN = 0x02
 
 
+# In which log page 0Ch counts; as a power of two THRESHOLD EXPONENT of page B2h. A count has 32 bits.
+_THRESHOLD_EXPONENT: Final = 11
+THRESHOLD_SET_BLOCKS: Final = 1 << _THRESHOLD_EXPONENT
+
 # --- What hosts are told ----------------------------------------------------------------------------------------------
 
 
@@ -99,7 +103,7 @@ def encode_provisioning_page(unit: LogicalUnit) -> bytes:
     """Give VPD page B2h without its header; Linux looks at it also where it says nothing."""
     if not is_thin(unit):
         return bytes(_PROVISIONING_PAGE.size)
-    return _PROVISIONING_PAGE.pack(0, _LBPU_LBPWS_LBPWS10_LBPRZ, _THIN, 0)
+    return _PROVISIONING_PAGE.pack(_THRESHOLD_EXPONENT, _LBPU_LBPWS_LBPWS10_LBPRZ, _THIN, 0)
 
 
 # --- WRITE SAME -------------------------------------------------------------------------------------------------------

@@ -216,6 +216,7 @@ ADDITIONAL_SENSE_WORDS: dict[tuple[int, int], str] = {
     (0x29, 0x03): "bus device reset occurred",
     (0x29, 0x07): "I_T nexus loss occurred",
     (0x2A, 0x01): "mode parameters changed",
+    (0x2A, 0x02): "log parameters changed",
     (0x2A, 0x03): "reservations preempted",
     (0x2A, 0x04): "reservations released",
     (0x2A, 0x05): "registrations preempted",

@@ -2,6 +2,8 @@ import struct
 from typing import cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pyscsi.pyscsi.scsi_cdb_report_luns import ReportLuns
 from pyscsi.pyscsi.scsi_enum_command import spc
 
@@ -146,6 +148,36 @@ def test_a_command_that_is_not_there_is_said_to_be_not_supported(
 def test_asking_for_a_service_action_where_there_are_none_or_the_other_way_round_is_refused(host: c.Host) -> None:
     assert host.send(c.report_opcodes(1, 0x9E)).outcome == "05/24/00"
     assert host.send(c.report_opcodes(2, 0x28)).outcome == "05/24/00"
+
+
+@pytest.mark.parametrize("timeouts", [False, True])
+def test_v26_every_opcode_and_service_action_is_answered_within_the_allocation_length(
+    host: c.Host, timeouts: bool
+) -> None:
+    known = {row.key for row in COMMANDS.rows}
+    for opcode in range(0x100):
+        for action in (*range(0x21), 0x7F, 0xFF, 0x100, 0x8000, 0xFFFF):
+            whole = host.send(c.report_opcodes(3, opcode, action, timeouts=timeouts)).data
+            size = int.from_bytes(whole[2:4], "big")
+            has = whole[1] & 0x07 == 0x03
+            if not has:
+                assert whole.hex() == "00010000"
+            else:
+                assert (opcode, action) in known
+                assert whole[4] == opcode
+                assert len(whole) == 4 + size + (12 if timeouts else 0)
+            for length in range(len(whole) + 2):
+                cdb = c.report_opcodes(3, opcode, action, timeouts=timeouts, allocation=length)
+                assert host.send(cdb).data == whole[:length]
+
+
+@given(st.binary(min_size=10, max_size=10))
+def test_v26_a_report_asked_for_with_any_fields_is_answered(rest: bytes) -> None:
+    host = c.Host(TargetPort(), LogicalUnit(MemoryVolume(), c.NAA))
+    answer = host.send(bytes.fromhex("a30c") + rest)
+    assert answer.outcome in {"GOOD", "05/24/00"}
+    if answer.outcome == "GOOD":
+        assert len(answer.data) <= int.from_bytes(rest[4:8], "big")
 
 
 def test_option_3_takes_commands_with_and_without_service_actions(host: c.Host) -> None:
