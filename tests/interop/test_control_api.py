@@ -270,7 +270,8 @@ with socket.socket(socket.AF_UNIX) as asker:
         asker.connect(sys.argv[1])
     except PermissionError:
         print("not let in"); sys.exit()
-    lines = [sys.argv[4] + " HTTP/1.1", "Host: x", "Content-Length: 0", "Connection: close", "", ""]
+    lines = [sys.argv[4] + " HTTP/1.1", "Host: x", "Content-Type: application/json",
+             "Content-Length: %d" % len(sys.argv[5].encode()), "Connection: close", "", sys.argv[5]]
     asker.sendall("\\r\\n".join(lines).encode())
     answer = b""
     while part := asker.recv(65536):
@@ -279,8 +280,8 @@ print(answer.decode())
 """
 
 
-def ask_as(path: Path, group: int, user: int, request: str) -> str:
-    command = [sys.executable, "-I", "-c", AS_SOMEBODY, str(path), str(group), str(user), request]
+def ask_as(path: Path, group: int, user: int, request: str, body: str = "") -> str:
+    command = [sys.executable, "-I", "-c", AS_SOMEBODY, str(path), str(group), str(user), request, body]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=LIMIT_S).stdout
 
 
@@ -293,7 +294,7 @@ def open_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def test_nobody_else_opens_the_control_socket(open_folder: Path, tmp_path: Path) -> None:
+def test_v33_nobody_else_opens_the_control_socket(open_folder: Path, tmp_path: Path) -> None:
     sockets = open_folder / "run"
     control = {"socket": str(sockets / "control.sock"), "read_only_socket": str(sockets / "read.sock"),
                "reader_groups": ["nogroup"]}  # fmt: skip
@@ -310,6 +311,25 @@ def test_nobody_else_opens_the_control_socket(open_folder: Path, tmp_path: Path)
             assert refused.startswith("HTTP/1.1 403"), refused
             assert refused.endswith(ask_as(sockets / "control.sock", NOBODY, NOBODY, "GET /v1/x").split("\n\n")[1])
     assert not (sockets / "control.sock").exists()
+
+
+def test_v39_who_may_not_change_anything_learns_nothing_about_files(open_folder: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    secret.chmod(0o600)
+    control = {"socket": str(tmp_path / "control.sock"), "read_only_socket": str(open_folder / "read.sock"),
+               "reader_groups": ["nogroup"]}  # fmt: skip
+    with Served(tmp_path, config(tmp_path, free_port(), control=control)) as daemon:
+        before = daemon.log()
+        answers = {
+            (lines[0], lines[-1])
+            for path in (str(secret), str(tmp_path / "nothing"), "/dev/null", "/etc/shadow", "not even a path", "")
+            for body in (json.dumps({"name": "probe", "path": path}),)
+            for lines in (ask_as(open_folder / "read.sock", NOBODY, NOBODY, "POST /v1/devices", body).splitlines(),)
+        }
+        assert len(answers) == 1, "whatever path it is, and whether it is there"
+        assert answers.pop()[0] == "HTTP/1.1 403 Forbidden"
+        assert str(secret) not in daemon.log().removeprefix(before)
 
 
 def test_secrets_are_shown_to_root_on_request_only(tmp_path: Path) -> None:
@@ -389,7 +409,7 @@ def test_a_token_that_can_be_guessed_is_refused(tmp_path: Path, tls: dict[str, A
 # --- What nobody should send ------------------------------------------------------------------------------------------
 
 
-def test_a_body_that_is_too_large_is_refused_before_it_is_read(api: ControlClient) -> None:
+def test_v40_a_body_that_is_too_large_is_refused_before_it_is_read(api: ControlClient) -> None:
     answer = api.ask("PUT", "/v1/config", raw=b'{"version": 2, "x": "' + b"x" * (10 << 20) + b'"}')
     assert answer.status == 413
     assert api.get("/v1/status")["state"] == "serving"
@@ -405,7 +425,7 @@ def test_another_content_type_is_refused(api: ControlClient) -> None:
     assert api.ask("POST", "/v1/devices", raw=b"<x/>", content_type="text/xml").status == 415
 
 
-def test_a_connection_that_asks_nothing_is_closed(api: ControlClient) -> None:
+def test_v40_a_connection_that_asks_nothing_is_closed(api: ControlClient) -> None:
     with socket.socket(socket.AF_UNIX) as silent:
         silent.settimeout(LIMIT_S)
         silent.connect(str(api.path))

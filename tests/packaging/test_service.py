@@ -154,7 +154,7 @@ def annex(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
         machine.run("make", "-C", str(ROOT), "-o", "dependencies", "install")
         annex = Installed(machine, array, disk, array_disks, str(loop.path), before)
         annex.serve_array()
-        machine.write("/etc/annex/credentials/known", SECRET + "\n", "0600")
+        machine.write("/etc/annex-credentials/known", SECRET + "\n", "0600")
         try:
             yield annex
         finally:
@@ -174,7 +174,7 @@ def test_the_first_start_needs_no_configuration(annex: Installed) -> None:
     annex.systemctl("stop", UNIT)
 
 
-def test_a_started_service_takes_hosts_as_its_own_user_without_capabilities(annex: Installed) -> None:
+def test_v34_a_started_service_takes_hosts_as_its_own_user_and_its_files_are_its_own(annex: Installed) -> None:
     annex.configure()
     annex.systemctl("start", UNIT)  # it returns with READY=1
     assert annex.status() == "serving 3 logical units on 1 portal"
@@ -186,7 +186,7 @@ def test_a_started_service_takes_hosts_as_its_own_user_without_capabilities(anne
     assert set(re.findall(r"^Cap\w+:\s+(\S+)$", facts, re.MULTILINE)) == {"0" * 16}
     assert re.search(r"^Seccomp:\s+2$", facts, re.MULTILINE)
     modes = annex.machine.run("stat", "-c", "%a %U %G", "/var/lib/annex", "/run/annex", "/etc/annex", CONFIGURATION)
-    assert modes.splitlines() == ["700 annex disk", "750 annex annex", "770 root annex", "600 annex annex"]
+    assert modes.splitlines() == ["700 annex disk", "750 annex annex", "700 annex annex", "600 annex annex"]
 
 
 def test_the_journal_has_events_with_their_fields(annex: Installed) -> None:
