@@ -467,3 +467,28 @@ def test_a_unit_holds_what_a_list_of_blocks_would_hold(steps: list[tuple[str, ob
     assert host.send(c.read_10(0, SMALL)).data == b"".join(bytes([byte]) * BLOCK for byte in model)
     found = statuses(host.send(lba_status(0)).data)
     assert [not status for _, blocks, status in found for _ in range(blocks)] == mapped
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=72), st.integers(0, 80))
+def test_any_parameter_list_of_unmap_is_carried_out_or_refused(data: bytes, length: int) -> None:
+    volume = MemoryVolume(SMALL, BLOCK)
+    volume.deallocation = Deallocation(1)
+    volume.data[:] = b"\xaa" * len(volume.data)
+    host = c.Host(TargetPort(), LogicalUnit(volume, c.NAA))
+    answer = host.send(unmap(length), data)
+    assert answer.outcome in {"GOOD", "05/0E/03", "05/1A/00", "05/21/00", "05/26/00"}
+    if answer.outcome != "GOOD":
+        assert volume.operations() == []
+    assert set(volume.data) <= {0x00, 0xAA}
+
+
+@settings(max_examples=300)
+@given(st.sampled_from((0x41, 0x42, 0x93, 0x9E)), st.binary(min_size=15, max_size=15), st.binary(max_size=BLOCK))
+def test_any_cdb_is_carried_out_or_refused(opcode: int, rest: bytes, data: bytes) -> None:
+    volume = MemoryVolume(SMALL, BLOCK)
+    volume.deallocation = Deallocation(1)
+    host = c.Host(TargetPort(), LogicalUnit(volume, c.NAA))
+    answer = host.send(bytes([opcode]) + rest, data)
+    assert answer.outcome == "GOOD" or answer.outcome[:3] == "05/"
+    assert host.send(c.TEST_UNIT_READY).outcome == "GOOD"
