@@ -17,6 +17,7 @@ from config import model
 from config.errors import ConfigError
 from daemon import metrics, statistics
 from daemon.daemon import Daemon
+from daemon.server_header import name_only
 
 MAX_CONNECTIONS = 16  # the next one is closed at once
 FIRST_REQUEST_LIMIT_S = 5.0
@@ -78,6 +79,7 @@ class MetricsServer:
             return response
 
         app = web.Application(middlewares=[heard], client_max_size=0)
+        name_only(app)
         app.router.add_get("/metrics", self._answer, allow_head=False)
         runner = web.AppRunner(
             app, access_log=None, handle_signals=False, keepalive_timeout=IDLE_LIMIT_S, shutdown_timeout=CLOSE_LIMIT_S

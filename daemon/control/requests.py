@@ -19,6 +19,7 @@ from daemon.control import errors
 from daemon.control.authorization import Right
 from daemon.control.route import Asked, Control, Fields, Raw, Route
 from daemon.control.routes import ROUTES
+from daemon.server_header import name_only
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 BODY_LIMIT_S = 10.0
@@ -61,6 +62,7 @@ def application(control: Control, right_of: Callable[[web.Request], Right], docu
             return errors.refusal(500, "annexd", "a fault of its own", "see its log")
 
     made = web.Application(middlewares=[guard], client_max_size=MAX_BODY_BYTES)
+    name_only(made)
     for route in ROUTES:
         made.router.add_route(route.method, route.path, _handler(control, route))
 

@@ -130,6 +130,16 @@ def test_a_login_that_is_refused_is_counted_by_its_reason(served: Served, metric
     assert ask(metrics_port).value("annex_logins_refused_total", status="authorization_failure") == 1
 
 
+@pytest.mark.parametrize("path", ["/metrics", "/nothing"])
+def test_strangers_learn_no_versions(served: Served, metrics_port: int, path: str) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", metrics_port, timeout=20)
+    try:
+        connection.request("GET", path)
+        assert connection.getresponse().getheader("Server") == "annex"
+    finally:
+        connection.close()
+
+
 @pytest.mark.parametrize(("path", "method", "status"), [("/", "GET", 404), ("/metrics", "POST", 405)])
 def test_nothing_else_is_answered_there(served: Served, metrics_port: int, path: str, method: str, status: int) -> None:
     assert ask(metrics_port, path, method).status == status
