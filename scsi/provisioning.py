@@ -11,7 +11,8 @@ Spec: SBC-4 "WRITE SAME (10) command" and those after it, "UNMAP command", "GET 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import partial
 from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -28,7 +29,7 @@ from scsi.errors import (
 )
 from scsi.nexus import Nexus
 from scsi.sense import error_of
-from scsi.steps import Step, Steps
+from scsi.steps import Steps
 from scsi.tasks import Task
 from scsi.volume import Allocation, Buffer, Done, VolumeError
 
@@ -188,13 +189,8 @@ def handle_unmap(unit: LogicalUnit, task: Task, fields: tuple[int, int, int, int
     except ScsiError as error:
         unit.fail(task, error, list_bytes)
         return
-    volume = unit.volume
-
-    def steps() -> Iterator[Step]:
-        for lba, blocks in ranges:
-            yield lambda done, lba=lba, blocks=blocks: volume.unmap(lba, blocks, done)  # type: ignore[misc]  # bound early
-
-    Steps(steps(), _ender(unit, task, list_bytes)).start()
+    steps = (partial(unit.volume.unmap, lba, blocks) for lba, blocks in ranges)
+    Steps(steps, _ender(unit, task, list_bytes)).start()
 
 
 def _decode_list(unit: LogicalUnit, task: Task, list_bytes: int) -> list[_Range]:

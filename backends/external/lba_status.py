@@ -6,13 +6,28 @@ Spec: SBC-4 "GET LBA STATUS (16) command".
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING
 
-from scsi.volume import Allocation, Buffer
+from backends.external.path import Answer
+from scsi.volume import Allocation, AllocationDone, Buffer, VolumeError
+
+if TYPE_CHECKING:
+    from backends.external.unit import ExternalLogicalUnit
 
 MOST_RUNS = 64
 LBA_STATUS_BYTES = 8 + 16 * MOST_RUNS
 _DESCRIPTOR = struct.Struct(">QIB3x")
 _DEALLOCATED = 1
+
+
+def ask_allocation(unit: ExternalLogicalUnit, lba: int, blocks: int, done: AllocationDone) -> None:
+    """Say which blocks of a LU have storage; all of them when the array gives no answer that can be used."""
+
+    def answered(reply: Answer | VolumeError) -> None:
+        runs = None if isinstance(reply, VolumeError) else decode_lba_status(reply.data_in, lba, blocks)
+        done(runs or [Allocation(blocks, mapped=True)])
+
+    unit.command(encode_get_lba_status(lba), LBA_STATUS_BYTES, answered)
 
 
 def encode_get_lba_status(lba: int) -> bytes:

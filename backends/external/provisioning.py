@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from backends.external.operation import WriteOperation
@@ -92,12 +93,12 @@ def same_steps(unit: ExternalLogicalUnit, lba: int, block: Buffer, blocks: int) 
     """Give what writes one block's data to each of many blocks."""
     if unit.provisioning.write_same:
         for first, count in _cut(lba, blocks, unit.provisioning.most_blocks):
-            yield lambda done, first=first, count=count: _send_same(unit, first, block, count, done)  # type: ignore[misc]  # bound early
+            yield partial(_send_same, unit, first, block, count)
         return
     most = min(unit.split_blocks, max(_MOST_FILL_BYTES // unit.block_bytes, 1))
     fill = memoryview(bytes(block) * min(blocks, most))
     for first, count in _cut(lba, blocks, most):
-        yield lambda done, first=first, count=count: unit.write(first, fill[: count * unit.block_bytes], False, done)  # type: ignore[misc]  # bound early
+        yield partial(unit.write, first, fill[: count * unit.block_bytes], False)
 
 
 def unmap_steps(unit: ExternalLogicalUnit, lba: int, blocks: int) -> Iterator[Step]:
@@ -118,7 +119,7 @@ def unmap_steps(unit: ExternalLogicalUnit, lba: int, blocks: int) -> Iterator[St
         yield from same_steps(unit, lba, zeroes, first_whole - lba)
     most = unit.provisioning.most_unmap_blocks // size * size
     for first, count in _cut(first_whole, end_whole - first_whole, most):
-        yield lambda done, first=first, count=count: _send_unmap(unit, first, count, done)  # type: ignore[misc]  # bound early
+        yield partial(_send_unmap, unit, first, count)
     if end > end_whole:
         yield from same_steps(unit, end_whole, zeroes, end - end_whole)
 

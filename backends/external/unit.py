@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from backends.devices.state import DeviceState
-from backends.external.lba_status import LBA_STATUS_BYTES, decode_lba_status, encode_get_lba_status
+from backends.external.lba_status import ask_allocation
 from backends.external.operation import (
     DataOperation,
     FlushOperation,
@@ -227,16 +227,10 @@ class ExternalLogicalUnit:
         """Say which blocks have storage, as far as the array tells."""
         if self._fault is not None:
             done(self._fault)
-            return
-        if not self.provisioning.lba_status:
+        elif self.provisioning.lba_status:
+            ask_allocation(self, lba, blocks, done)
+        else:
             done([Allocation(blocks, mapped=True)])
-            return
-
-        def answered(reply: Answer | VolumeError) -> None:
-            runs = None if isinstance(reply, VolumeError) else decode_lba_status(reply.data_in, lba, blocks)
-            done(runs or [Allocation(blocks, mapped=True)])
-
-        self.command(encode_get_lba_status(lba), LBA_STATUS_BYTES, answered)
 
     @property
     def deallocation(self) -> Deallocation | None:
