@@ -8,7 +8,9 @@ from __future__ import annotations
 from scsi import (
     array_server,
     block_commands,
+    buffers,
     capacity,
+    diagnostics,
     extended_copy,
     inquiry,
     log_sense,
@@ -28,6 +30,8 @@ COMMANDS = CommandTable(
     modes.ROWS,
     mode_select.ROWS,
     log_sense.ROWS,
+    diagnostics.ROWS,
+    buffers.ROWS,
     reservations.ROWS,
     block_commands.ROWS,
     provisioning.ROWS,

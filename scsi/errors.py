@@ -85,6 +85,12 @@ class ManualInterventionRequired(ScsiError):
     key, asc, ascq = SenseKey.NOT_READY, 0x04, 0x03
 
 
+class SelfTestInProgress(ScsiError):
+    """A self-test is under way, and there is one at a time."""
+
+    key, asc, ascq = SenseKey.NOT_READY, 0x04, 0x09
+
+
 # --- MEDIUM ERROR, HARDWARE ERROR -------------------------------------------------------------------------------------
 
 
@@ -104,6 +110,12 @@ class WriteFailed(ScsiError):
     """Blocks that can not be written."""
 
     key, asc, ascq = SenseKey.MEDIUM_ERROR, 0x0C, 0x00
+
+
+class FailedSelfTest(ScsiError):
+    """A self-test that its host waited for found a fault; log page 10h says more."""
+
+    key, asc, ascq = SenseKey.HARDWARE_ERROR, 0x3E, 0x03
 
 
 class InternalTargetFailure(ScsiError):
@@ -175,6 +187,12 @@ class InvalidFieldInInformationUnit(ScsiError):
     """The transport announced an amount of data that does not fit the command."""
 
     key, asc, ascq = SenseKey.ILLEGAL_REQUEST, 0x0E, 0x03
+
+
+class CommandSequenceError(ScsiError):
+    """A command that needs another before it."""
+
+    key, asc, ascq = SenseKey.ILLEGAL_REQUEST, 0x2C, 0x00
 
 
 class SavingParametersNotSupported(ScsiError):

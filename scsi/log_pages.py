@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from scsi.provisioning import THRESHOLD_SET_BLOCKS, is_thin
+from scsi.self_test import MOST_RESULTS
 from scsi.status import SenseKey
 
 if TYPE_CHECKING:
@@ -150,6 +151,12 @@ def _no_parameters(_unit: LogicalUnit, _values: Values) -> Iterator[Parameter]:
     return iter(())
 
 
+def _self_tests(unit: LogicalUnit, _values: Values) -> Iterator[Parameter]:
+    results = [result.encode() for result in unit.self_tests.results]
+    for number in range(MOST_RESULTS):
+        yield Parameter(number + 1, _LIST, results[number] if number < len(results) else bytes(16))
+
+
 def used_resources(mapped_blocks: int) -> Parameter:
     """Give how much storage a thin unit has, of its own (the scope), in threshold sets."""
     sets = -(-mapped_blocks // THRESHOLD_SET_BLOCKS)
@@ -166,6 +173,7 @@ PAGES: dict[int, LogPage] = {
         LogPage(0x05, _verify_errors, _as_error_counters),
         LogPage(0x06, _non_medium_errors, _as_counters),
         LogPage(PROVISIONING_PAGE, _nothing, _no_parameters, is_thin),
+        LogPage(0x10, _nothing, _self_tests),
         LogPage(0x19, _statistics, _as_statistics),
         LogPage(0x2F, _nothing, _no_exceptions),
     )

@@ -33,6 +33,7 @@ from scsi.mode_parameters import ModeParameters
 from scsi.nexus import Limit, Nexus
 from scsi.reservations import Reservations
 from scsi.sanitize import Sanitizer
+from scsi.self_test import SelfTests
 from scsi.sense import encode_sense
 from scsi.status import Status, TaskAttribute
 from scsi.task_set import TaskSet
@@ -65,6 +66,7 @@ class LogicalUnit:
         saves: whether anything can be kept across restarts.
         commands: its command table.
         counters: what it has done.
+        self_tests, echo_buffers: of SEND DIAGNOSTIC, and of WRITE BUFFER by nexus.
         log_zeroes: what hosts have set to zero of that.
         copy_manager: its EXTENDED COPY commands.
         sanitizer: its SANITIZE, if one is under way or has failed.
@@ -104,6 +106,8 @@ class LogicalUnit:
         self.commands = COMMANDS
         self.counters = Counters()
         self.log_zeroes: LogZeroes = {}
+        self.self_tests = SelfTests(self)
+        self.echo_buffers: dict[Nexus, bytes] = {}
         self.copy_manager = CopyManager()
         self.sanitizer = Sanitizer(self)
         self._volume = volume
@@ -345,16 +349,13 @@ class LogicalUnit:
             task.complete(Status.TASK_ABORTED)
             self._settle()
 
-    def reset(self, by: Nexus | None = None) -> None:
-        """Do a logical unit reset.
-
-        Args:
-            by: the nexus that asked for it, which gets no unit attention.
+    def reset(self) -> None:
+        """Do a logical unit reset; every nexus is told, the one that asked for it as well: Linux waits for that.
 
         Spec: SAM-6 "Logical unit reset".
         """
         self.reservations.clear()
-        self.establish_unit_attention(*unit_attention.DEVICE_RESET, but=by)
+        self.establish_unit_attention(*unit_attention.DEVICE_RESET)
         self.abort(lambda _task: True)
         old = self.modes
         self._put_in_force(self.saved_modes)
@@ -445,6 +446,7 @@ class LogicalUnit:
         self.nexuses.discard(nexus)
         self.reservations.release(nexus)
         self.copy_manager.forget(nexus)
+        self.echo_buffers.pop(nexus, None)
         unit_attention.forget(nexus, self)
 
     def establish_unit_attention(self, asc: int, ascq: int, but: Nexus | None = None) -> None:

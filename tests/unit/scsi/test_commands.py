@@ -142,7 +142,18 @@ def test_a_service_action_that_is_not_there_is_an_invalid_field() -> None:
 
 
 # 1A and 26 from those that take a parameter list.
-ANSWERS = {"GOOD", "05/20/00", "05/24/00", "05/21/00", "05/0E/03", "05/39/00", "05/1A/00", "05/26/00", "0E/1D/00"}
+ANSWERS = {
+    "GOOD",
+    "05/20/00",
+    "05/24/00",
+    "05/21/00",
+    "05/0E/03",
+    "05/39/00",
+    "05/1A/00",
+    "05/26/00",
+    "05/2C/00",
+    "0E/1D/00",
+}
 
 
 @given(st.binary(min_size=16, max_size=260), st.binary(max_size=2048))
@@ -159,12 +170,13 @@ def test_every_opcode_with_any_bits_gets_an_answer_that_fits(opcode: int, rest: 
 
 # Offset and size of the ALLOCATION LENGTH, by the length of the CDB, and where it is elsewhere.
 ALLOCATION = {6: (4, 1), 10: (7, 2), 12: (6, 4), 16: (10, 4)}
-ALLOCATION_OF = {"INQUIRY": (3, 2)}
+ALLOCATION_OF = {"INQUIRY": (3, 2), "RECEIVE DIAGNOSTIC RESULTS": (3, 2), "READ BUFFER (10)": (6, 3)}
 # What else a CDB needs to be one that is answered: value by offset.
 FIELDS = {
     "MODE SENSE (6)": {2: 0x3F},
     "MODE SENSE (10)": {2: 0x3F},
     "LOG SENSE": {2: 0x59},
+    "READ BUFFER (10)": {1: 0x0B},
 }
 WITHOUT_ALLOCATION = {"READ CAPACITY (10)", "READ (6)", "READ (10)", "READ (12)", "READ (16)"}
 # Those of arrays are tested with their server, and the others need a copy that there was.

@@ -74,8 +74,8 @@ def statistics(host: c.Host) -> tuple[int, ...]:
 
 
 def test_the_list_of_pages_is_complete_and_sorted(host: c.Host, volume: MemoryVolume) -> None:
-    assert host.send(log_sense(0)).data.hex() == "00000007" + "00020305" + "06192f"
-    assert host.send(log_sense(0, 0xFF)).data.hex() == "40ff0010" + "000000ff0200030005000600" + "19002f00"
+    assert host.send(log_sense(0)).data.hex() == "00000008" + "00020305" + "0610192f"
+    assert host.send(log_sense(0, 0xFF)).data.hex() == "40ff0012" + "000000ff0200030005000600" + "100019002f00"
     volume.deallocation = Deallocation(8)
     codes = host.send(log_sense(0)).data[4:]
     assert list(codes) == [0, *PAGES] == sorted(codes)
