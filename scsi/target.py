@@ -53,7 +53,7 @@ class TargetPort:
         if request.function in TARGET_RESETS:
             # Only what the host sees: others' logical units are none of its business.
             for unit in _units(nexus.lun_map):
-                unit.reset(by=nexus)
+                unit.reset()
             return Response.FUNCTION_COMPLETE
         function = UNIT_FUNCTIONS.get(request.function)
         if function is None:

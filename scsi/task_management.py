@@ -84,9 +84,9 @@ def clear_task_set(unit: LogicalUnit, nexus: Nexus, _task: Task | None) -> Respo
     return Response.FUNCTION_COMPLETE
 
 
-def logical_unit_reset(unit: LogicalUnit, nexus: Nexus, _task: Task | None) -> Response:
+def logical_unit_reset(unit: LogicalUnit, _nexus: Nexus, _task: Task | None) -> Response:
     """Reset the logical unit."""
-    unit.reset(by=nexus)
+    unit.reset()
     return Response.FUNCTION_COMPLETE
 
 

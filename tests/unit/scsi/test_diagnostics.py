@@ -103,6 +103,7 @@ def test_a_test_is_ended_by_the_host_or_by_a_reset(host: c.Host, volume: MemoryV
     assert host.send(send_diagnostic(ABORT)).outcome == "05/24/00", "there is none"
     host.send(send_diagnostic(SHORT))
     host.manage(Function.LOGICAL_UNIT_RESET)
+    assert host.send(c.TEST_UNIT_READY).outcome == "06/29/03"
     volume.release_all()
     assert [result[:2] for result in results(host)] == [(SHORT, RESET), (EXTENDED_WAITING, ABORTED)]
     assert host.send(send_diagnostic(SHORT_WAITING)).outcome == "GOOD"

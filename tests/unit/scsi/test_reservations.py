@@ -104,7 +104,7 @@ def test_every_reset_drops_it_whoever_asks(
     holder.send(c.RESERVE_6)
     other.manage(function)
     assert unit.reservations.holder is None
-    assert other.send(c.TEST_UNIT_READY).outcome == "GOOD"
+    assert other.send(c.TEST_UNIT_READY).outcome == "06/29/03", "not a RESERVATION CONFLICT"
 
 
 def test_aborts_leave_it(holder: c.Host, other: c.Host, unit: LogicalUnit) -> None:
