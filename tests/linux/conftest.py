@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from tests.support.kernel_log import KernelLog
+from tests.support.linux_annexd import NetworkAnnexd, configuration
 from tests.support.linux_host import LinuxHost
 from tests.support.linux_network import LinuxNetwork
+from tests.support.open_iscsi import OpenIscsi
+
+DISK_BYTES = 512 << 20  # mkfs.xfs makes nothing smaller than 300 MiB; the file is sparse
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +41,23 @@ def kernel_log(host: LinuxHost) -> Iterator[KernelLog]:
     log = KernelLog(host)
     yield log
     assert log.surprises() == []
+
+
+class LoggedIn(NamedTuple):
+    """A host with a disk of annexd; `file` is what holds its bytes."""
+
+    annexd: NetworkAnnexd
+    initiator: OpenIscsi
+    disk: str
+    file: Path
+
+
+@pytest.fixture(scope="module")
+def logged_in(tmp_path_factory: pytest.TempPathFactory, network: LinuxNetwork, host: LinuxHost) -> Iterator[LoggedIn]:
+    folder = tmp_path_factory.mktemp("annexd")
+    with NetworkAnnexd(folder, configuration(folder, network, [host.name], {"disk": DISK_BYTES}), network) as annexd:
+        initiator = OpenIscsi(host)
+        initiator.discover()
+        initiator.login()
+        yield LoggedIn(annexd, initiator, initiator.disk(), folder / "disk.img")
+        initiator.logout()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from config.model import split_portal
+from tests.support.annexd import START_LIMIT_S
 from tests.support.linux_network import LinuxNetwork
-from tests.support.served import Served
+from tests.support.served import POLL_S, Served
 
 PORT = 3260
 TARGET = "iqn.2026-11.org.example:annex"
@@ -26,9 +28,12 @@ class NetworkAnnexd(Served):
         return self._network.inside(*super()._command())
 
     def _wait_until_up(self) -> None:
-        if not self._network.wait_until_answered(*self._portal, self.pid):
-            self.kill()
-            raise RuntimeError(f"annexd serve did not come up\n{self.log()}")
+        deadline = time.monotonic() + START_LIMIT_S
+        while not self._network.takes_connections(*self._portal):
+            if self.ended() or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"annexd serve did not come up\n{self.log()}")
+            time.sleep(POLL_S)
 
 
 def configuration(
