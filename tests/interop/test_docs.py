@@ -19,8 +19,9 @@ from tests.support.tgt import Tgt
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-RUN_WITH_ARRAY = "tutorial.md"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+RUN_WITH_ARRAY = {"tutorial.md", "annexhost.md"}
+MOVED = "tutorial.md"  # ends with the array's volume on the new disk
 VOLUME, VOLUME_BYTES = "volume.img", 64 << 20
 RUN = [page for page in PAGES if any(isinstance(step, Command) for step in steps(page.read_text()))]
 
@@ -31,6 +32,10 @@ KERNEL = "is for the kernel's initiator, which not every machine that runs tests
 NOT_RUN = {
     "./demo.sh": "is run by itself",
     "./test.sh": "is what runs this test",
+    "./test.sh -k reservations": "is the same",
+    "make test": "runs tests that this run has too",
+    "make fmt": "would change the checkout that is tested; its two commands are checks of ./test.sh",
+    "bin/annexd --help": "is what tests/unit/test_man_pages.py makes the pages from",
     "./test.sh --setup-only": "has made the environment that this runs in",
     "sudo make install": SERVICE,
     "sudo make uninstall": SERVICE,
@@ -43,6 +48,10 @@ NOT_RUN = {
     "iscsiadm -m discovery -t sendtargets -p 192.0.2.1": KERNEL,
     "iscsiadm -m node -T iqn.2026-11.org.example:annex -l": KERNEL,
 }
+
+_COMMAND = re.compile(
+    r"(\$ |sudo |(bin/)?annexd (serve|try|init|-\S+) |(bin/)?annex(cli|host) |curl |iscsi|make |python|systemctl |\./)"
+)
 
 
 @pytest.fixture
@@ -57,13 +66,15 @@ def array(tmp_path: Path) -> Iterator[Tgt]:
 
 @pytest.mark.parametrize("page", RUN, ids=[page.name for page in RUN])
 def test_a_page_does_what_it_says(tmp_path: Path, page: Path, request: pytest.FixtureRequest) -> None:
-    array_port = request.getfixturevalue("array").port if page.name == RUN_WITH_ARRAY else free_port()
+    array_port = request.getfixturevalue("array").port if page.name in RUN_WITH_ARRAY else free_port()
     port = free_port()
     disk = tmp_path / "disk"
     with disk.open("wb") as file:
         file.truncate(2 * VOLUME_BYTES)
     places = {
         "127.0.0.1:3260": f"127.0.0.1:{port}",
+        '"port": 3260': f'"port": {port}',
+        "127.0.0.1:3261": f"127.0.0.1:{free_port()}",
         "192.0.2.1:3260": f"127.0.0.1:{port}",
         "192.0.2.7:3260": f"127.0.0.1:{array_port}",
         "/dev/disk/by-id/wwn-0x5000c500a1b2c3d4": str(disk),
@@ -71,6 +82,7 @@ def test_a_page_does_what_it_says(tmp_path: Path, page: Path, request: pytest.Fi
         "/srv": f"{tmp_path}/srv",
         "/var/lib/annex": f"{tmp_path}/var",
         "/run/annex": str(tmp_path),
+        "$ annexcli --host": "$ annexcli --host",
         "$ annexcli ": f"$ annexcli --socket {tmp_path}/control.sock ",
     }
     for folder in ("etc", "srv"):
@@ -90,7 +102,7 @@ def test_a_page_does_what_it_says(tmp_path: Path, page: Path, request: pytest.Fi
                 path.chmod(0o600)
             else:
                 shell.run(step)
-    if page.name == RUN_WITH_ARRAY:
+    if page.name == MOVED:
         moved = disk.read_bytes()
         assert moved[:VOLUME_BYTES] == (tmp_path / VOLUME).read_bytes()
         assert not any(moved[VOLUME_BYTES:])
@@ -99,8 +111,18 @@ def test_a_page_does_what_it_says(tmp_path: Path, page: Path, request: pytest.Fi
 def test_every_command_is_run_or_there_is_a_reason() -> None:
     text = "".join(page.read_text() for page in PAGES)
     blocks = re.findall(r"^```(?:sh|bash|shell)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    commands = {line.split("  #")[0].strip() for block in blocks for line in block.splitlines()} - {""}
+    commands = {re.split(r" +# ", line)[0].strip() for block in blocks for line in block.splitlines()} - {""}
     assert commands == set(NOT_RUN)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_no_command_stands_where_nothing_runs_it(page: Path) -> None:
+    """In a block without a kind, in one of another kind, or in an indented one."""
+    text = re.sub(r"^```(?:console|sh|text)\n.*?^```|^<!--.*?-->", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    lines += re.findall(r"(?<=\n\n)    (\S.*)", text)
+    assert [line for line in lines if _COMMAND.match(line.strip())] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
