@@ -9,10 +9,10 @@ Spec: SBC-4.
 from __future__ import annotations
 
 from struct import Struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from scsi import unit_attention
-from scsi.commands import Allow, Command, Decode, Direction, Medium, Run, decode_nothing
+from scsi.commands import VARIABLE_LENGTH, Allow, Command, Decode, Direction, Medium, Run, decode_nothing
 from scsi.errors import (
     InternalTargetFailure,
     InvalidFieldInCdb,
@@ -41,7 +41,7 @@ _NEVER_TOO_MANY_BLOCKS: Final = 8
 
 _FUA: Final = 0x08
 _IMMED: Final = 0x02
-_TRANSFER_LENGTH_OFFSET = {6: 4, 10: 7, 12: 6, 16: 10}
+_TRANSFER_LENGTH_OFFSET = {0: 4, 3: 28, 4: 10, 5: 6}  # by group code of the opcode; 7 for all others
 
 _decode_10 = Struct(">xBIxH").unpack_from
 _decode_12 = Struct(">xBII").unpack_from
@@ -67,7 +67,13 @@ def refuse_unready(unit: LogicalUnit) -> None:
         raise error_of(fault)
 
 
-def _check_range(unit: LogicalUnit, task: Task, lba: int, blocks: int) -> None:
+def refuse_writing(unit: LogicalUnit, task: Task) -> None:
+    """Raise WriteProtected where the host, or anybody, may only read."""
+    if task.logical_unit.read_only or unit.volume.read_only:
+        raise WriteProtected
+
+
+def check_range(unit: LogicalUnit, task: Task, lba: int, blocks: int) -> None:
     """Refuse blocks past the end, and more of them than one command may carry."""
     capacity = unit.volume.blocks
     if lba + blocks > capacity:
@@ -78,19 +84,23 @@ def _check_range(unit: LogicalUnit, task: Task, lba: int, blocks: int) -> None:
 
 
 def _transfer_length_offset(task: Task) -> int:
-    group = task.cdb[0] >> 5
-    return _TRANSFER_LENGTH_OFFSET[{0: 6, 4: 16, 5: 12}.get(group, 10)]
+    return _TRANSFER_LENGTH_OFFSET.get(task.cdb[0] >> 5, 7)
+
+
+def flags_offset(task: Task) -> int:
+    """Say which byte of its CDB has the flags."""
+    return 10 if task.cdb[0] == VARIABLE_LENGTH else 1
 
 
 def handle_read(unit: LogicalUnit, task: Task, fields: Fields) -> None:
-    """READ (6), (10), (12) and (16).
+    """READ (6), (10), (12), (16) and (32).
 
     FUA changes nothing: a volume gives what was written last, and whether that is stable is the writer's to ask.
     """
     _, lba, blocks = fields
     volume = unit.volume
     if blocks > _NEVER_TOO_MANY_BLOCKS or lba + blocks > volume.blocks:
-        _check_range(unit, task, lba, blocks)
+        check_range(unit, task, lba, blocks)
 
     def done(result: Buffer | VolumeError) -> None:
         if isinstance(result, VolumeError):
@@ -109,13 +119,13 @@ def handle_read(unit: LogicalUnit, task: Task, fields: Fields) -> None:
 
 
 def handle_write(unit: LogicalUnit, task: Task, fields: Fields) -> None:
-    """WRITE (6), (10), (12) and (16)."""
+    """WRITE (6), (10), (12), (16) and (32)."""
     flags, lba, blocks = fields
     volume = unit.volume
     if task.logical_unit.read_only or volume.read_only:
         raise WriteProtected
     if blocks > _NEVER_TOO_MANY_BLOCKS or lba + blocks > volume.blocks:
-        _check_range(unit, task, lba, blocks)
+        check_range(unit, task, lba, blocks)
     counters = unit.counters
     counters.writes += 1
     counters.written_blocks += blocks
@@ -171,12 +181,12 @@ def data_for(unit: LogicalUnit, task: Task, wanted_bytes: int) -> Buffer:
 
 
 def handle_verify(unit: LogicalUnit, task: Task, fields: Fields) -> None:
-    """VERIFY (10), (12) and (16), with BYTCHK 0 (readable), 1 (as sent) and 3 (each block as the one sent)."""
+    """VERIFY (10), (12), (16) and (32), with BYTCHK 0 (readable), 1 (as sent) and 3 (each block as the one sent)."""
     flags, lba, blocks = fields
     byte_check = flags >> 1 & 0x03
     if byte_check == 2:
-        raise InvalidFieldInCdb(1, 2, "BYTCHK 2 is reserved")
-    _check_range(unit, task, lba, blocks)
+        raise InvalidFieldInCdb(flags_offset(task), 2, "BYTCHK 2 is reserved")
+    check_range(unit, task, lba, blocks)
     block_bytes = unit.volume.block_bytes
     wanted_bytes = {0: 0, 1: blocks * block_bytes, 3: min(blocks, 1) * block_bytes}[byte_check]
     expected = task.data_out[:wanted_bytes]
@@ -195,7 +205,7 @@ def handle_verify(unit: LogicalUnit, task: Task, fields: Fields) -> None:
             return
         wanted = bytes(expected) * blocks if byte_check == 3 else expected
         if byte_check and result != wanted:
-            offset = _first_difference(result, wanted)
+            offset = first_difference(result, wanted)
             unit.fail(task, MiscompareDuringVerify(f"at byte {offset}", information=offset), wanted_bytes)
         else:
             unit.finish(task, data_out_used=wanted_bytes)
@@ -204,7 +214,8 @@ def handle_verify(unit: LogicalUnit, task: Task, fields: Fields) -> None:
     unit.volume.read(lba, blocks, done)
 
 
-def _first_difference(one: Buffer, other: Buffer) -> int:
+def first_difference(one: Buffer, other: Buffer) -> int:
+    """Give the offset of the first byte that differs; there is one."""
     return next(offset for offset, (a, b) in enumerate(zip(one, other, strict=True)) if a != b)
 
 
@@ -272,7 +283,8 @@ def _decode_start_stop_unit(cdb: bytes) -> tuple[int, int]:
     return cdb[4] & 0x04, cdb[4] & 0x01
 
 
-def _read(name: str, usage: str, decode: Decode, ignored: str = "") -> Command:
+def read_row(name: str, usage: str, decode: Decode, ignored: str = "", **more: Any) -> Command:
+    """Make the row of a READ."""
     return Command(
         name,
         usage,
@@ -284,10 +296,12 @@ def _read(name: str, usage: str, decode: Decode, ignored: str = "") -> Command:
         ignored=ignored,
         medium=Medium.READ,
         timeout_s=30,
+        **more,
     )
 
 
-def _write(name: str, usage: str, decode: Decode, ignored: str = "") -> Command:
+def write_row(name: str, usage: str, decode: Decode, ignored: str = "", **more: Any) -> Command:
+    """Make the row of a WRITE."""
     return Command(
         name,
         usage,
@@ -299,10 +313,12 @@ def _write(name: str, usage: str, decode: Decode, ignored: str = "") -> Command:
         ignored=ignored,
         medium=Medium.WRITE,
         timeout_s=30,
+        **more,
     )
 
 
-def _verify(name: str, usage: str, decode: Decode) -> Command:
+def verify_row(name: str, usage: str, decode: Decode, ignored: str = "", **more: Any) -> Command:
+    """Make the row of a VERIFY."""
     return Command(
         name,
         usage,
@@ -311,8 +327,10 @@ def _verify(name: str, usage: str, decode: Decode) -> Command:
         direction=Direction.FROM_INITIATOR,
         allow=Allow.WRITE_EXCLUSIVE,
         spec=f"SBC-4 {name} command",
+        ignored=ignored,
         medium=Medium.READ,
         timeout_s=30,
+        **more,
     )
 
 
@@ -357,21 +375,21 @@ ROWS: tuple[Command, ...] = (
         Medium.FLUSH,
         "SBC-4 START STOP UNIT command",
     ),
-    _read("READ (6)", "08 1f ff ff ff 04", _decode_6, ignored="00 e0"),
-    _read("READ (10)", "28 18 ffffffff 1f ffff 04", _decode_10, ignored="00 07"),
-    _read("READ (12)", "a8 18 ffffffff ffffffff 1f 04", _decode_12, ignored="00 07 00000000 00000000 80"),
-    _read(
+    read_row("READ (6)", "08 1f ff ff ff 04", _decode_6, ignored="00 e0"),
+    read_row("READ (10)", "28 18 ffffffff 1f ffff 04", _decode_10, ignored="00 07"),
+    read_row("READ (12)", "a8 18 ffffffff ffffffff 1f 04", _decode_12, ignored="00 07 00000000 00000000 80"),
+    read_row(
         "READ (16)", "88 18 ffffffffffffffff ffffffff 1f 04", _decode_16, ignored="00 07 0000000000000000 00000000 c0"
     ),
-    _write("WRITE (6)", "0a 1f ff ff ff 04", _decode_6, ignored="00 e0"),
-    _write("WRITE (10)", "2a 18 ffffffff 1f ffff 04", _decode_10, ignored="00 03"),
-    _write("WRITE (12)", "aa 18 ffffffff ffffffff 1f 04", _decode_12, ignored="00 03 00000000 00000000 80"),
-    _write(
+    write_row("WRITE (6)", "0a 1f ff ff ff 04", _decode_6, ignored="00 e0"),
+    write_row("WRITE (10)", "2a 18 ffffffff 1f ffff 04", _decode_10, ignored="00 03"),
+    write_row("WRITE (12)", "aa 18 ffffffff ffffffff 1f 04", _decode_12, ignored="00 03 00000000 00000000 80"),
+    write_row(
         "WRITE (16)", "8a 18 ffffffffffffffff ffffffff 1f 04", _decode_16, ignored="00 03 0000000000000000 00000000 c0"
     ),
-    _verify("VERIFY (10)", "2f 16 ffffffff 1f ffff 04", _decode_10),
-    _verify("VERIFY (12)", "af 16 ffffffff ffffffff 1f 04", _decode_12),
-    _verify("VERIFY (16)", "8f 16 ffffffffffffffff ffffffff 1f 04", _decode_16),
+    verify_row("VERIFY (10)", "2f 16 ffffffff 1f ffff 04", _decode_10),
+    verify_row("VERIFY (12)", "af 16 ffffffff ffffffff 1f 04", _decode_12),
+    verify_row("VERIFY (16)", "8f 16 ffffffffffffffff ffffffff 1f 04", _decode_16),
     _flush("SYNCHRONIZE CACHE (10)", "35 02 ffffffff 1f ffff 04", _decode_10),
     _flush("SYNCHRONIZE CACHE (16)", "91 02 ffffffffffffffff ffffffff 1f 04", _decode_16),
 )

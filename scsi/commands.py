@@ -30,6 +30,11 @@ SERVICE_ACTION_MASK = 0x1F
 # CDB length by the group code, bits 7-5 of the opcode. 3 (7Fh) has its length in the CDB, 6 and 7 are vendor specific.
 CDB_LENGTHS = {0: 6, 1: 10, 2: 10, 4: 16, 5: 12}
 
+# The opcode of CDBs of variable length: CONTROL is byte 1, byte 7 tells how many bytes follow it, and the service
+# action has 16 bits.
+VARIABLE_LENGTH = 0x7F
+_ADDITIONAL_LENGTH_OFFSET = 7
+
 # CONTROL: bits 7-6 are the vendor's (annex gives them no meaning), bits 1-0 obsolete (LINK and FLAG).
 CONTROL_IGNORED = 0xC3
 NACA = 0x04
@@ -83,15 +88,17 @@ class Command:
         direction: which way its data goes.
         allow: the reservation rule.
         spec: clause, with title.
-        service_action: the usage map's byte 1 has a service action in bits 4-0.
+        service_action: the usage map's byte 1 has a service action in bits 4-0; of a CDB of variable length, bytes 8
+            and 9 have.
         ignored: like `usage`, bits that may be set and mean nothing; CONTROL's are always among them.
         medium: what it has the volume do.
+        exclusive: while it runs, no other command of the unit reads or writes any of its blocks.
         attention: False: runs although a unit attention is pending, and does not report it.
         while_sanitized: may run while the unit is sanitized, or after a sanitize that failed.
         available: tells whether the unit has the command for a nexus; None: always.
         timeout_s: recommended time-out, seconds; 0 when none is recommended.
         opcode, cdb_bytes, usage_map: from `usage`.
-        reserved: the bits of a 16-byte CDB that must be zero, as a big-endian number.
+        reserved: the bits of a 16-byte CDB, or of a longer one, that must be zero, as a big-endian number.
     """
 
     name: str
@@ -104,6 +111,7 @@ class Command:
     service_action: bool = False
     ignored: str = ""
     medium: Medium = Medium.NONE
+    exclusive: bool = False
     attention: bool = True
     while_sanitized: bool = False
     available: Callable[[LogicalUnit, Nexus], bool] | None = None
@@ -122,12 +130,17 @@ class Command:
         derive(self, "opcode", usage[0])
         derive(self, "cdb_bytes", len(usage))
         derive(self, "usage_map", usage)
-        # NACA stands in the map, being looked at: only to refuse it, as no logical unit of annex has ACA.
         looked_at = bytearray(usage)
         looked_at[0] = 0xFF
-        looked_at[-1] = (looked_at[-1] | CONTROL_IGNORED) & ~NACA
-        if self.service_action:
+        control = len(usage) - 1
+        if usage[0] == VARIABLE_LENGTH:
+            assert usage[_ADDITIONAL_LENGTH_OFFSET] == len(usage) - _ADDITIONAL_LENGTH_OFFSET - 1, self.name
+            control = 1
+            looked_at[_ADDITIONAL_LENGTH_OFFSET:10] = b"\xff\xff\xff"
+        elif self.service_action:
             looked_at[1] |= SERVICE_ACTION_MASK
+        # NACA stands in the map, being looked at: only to refuse it, as no logical unit of annex has ACA.
+        looked_at[control] = (looked_at[control] | CONTROL_IGNORED) & ~NACA
         for offset, bits in enumerate(bytes.fromhex(self.ignored)):
             looked_at[offset] |= bits
         reserved = bytes(~bits & 0xFF for bits in looked_at)
@@ -136,14 +149,25 @@ class Command:
     @property
     def key(self) -> tuple[int, int]:
         """Opcode and service action, 0 where there are none."""
-        return self.opcode, self.usage_map[1] & SERVICE_ACTION_MASK if self.service_action else 0
+        return self.opcode, service_action_of(self.usage_map) if self.service_action else 0
 
     def refuse_reserved(self, cdb: bytes) -> None:
         """Raise InvalidFieldInCdb with a pointer to the first bit of a CDB that is set though reserved."""
-        wrong = int.from_bytes(cdb[:CDB_BYTES], "big") & self.reserved
+        length = max(CDB_BYTES, self.cdb_bytes)
+        wrong = int.from_bytes(cdb[:length], "big") & self.reserved
         if wrong:
             place = wrong.bit_length() - 1
-            raise InvalidFieldInCdb(CDB_BYTES - 1 - place // 8, place % 8, f"{self.name}: reserved bit in {cdb.hex()}")
+            raise InvalidFieldInCdb(length - 1 - place // 8, place % 8, f"{self.name}: reserved bit in {cdb.hex()}")
+
+    def refuse_other_length(self, cdb: bytes) -> None:
+        """Raise InvalidFieldInCdb for a CDB of variable length that has not the length of this command.
+
+        CDBs of fixed length are always whole: the transport carries 16 bytes, whatever the command makes of them.
+        """
+        if self.opcode == VARIABLE_LENGTH:
+            expected = self.usage_map[_ADDITIONAL_LENGTH_OFFSET]
+            if cdb[_ADDITIONAL_LENGTH_OFFSET] != expected or len(cdb) != self.cdb_bytes:
+                raise InvalidFieldInCdb(_ADDITIONAL_LENGTH_OFFSET, None, f"{self.name}: {len(cdb)} bytes of CDB")
 
 
 class CommandTable:
@@ -151,7 +175,8 @@ class CommandTable:
 
     Attributes:
         rows: all of them, by opcode and service action.
-        plain: by opcode: the row of a command that has no service actions and is there for every host, else None.
+        plain: by opcode: the row of a command that has no service actions, is there for every host, and may run beside
+            any other, else None.
     """
 
     def __init__(self, *modules: Sequence[Command]) -> None:
@@ -169,7 +194,7 @@ class CommandTable:
             assert row.key[1] not in actions, f"{row.name}: listed twice"
             assert all(other.service_action == row.service_action for other in actions.values()), row.name
             actions[row.key[1]] = row
-            if not row.service_action and row.available is None:
+            if not row.service_action and row.available is None and not row.exclusive:
                 self.plain[row.opcode] = row
 
     def visible(self, unit: LogicalUnit, nexus: Nexus) -> Iterable[Command]:
@@ -189,7 +214,7 @@ class CommandTable:
 
         Raises:
             InvalidOperationCode: the unit does not have the opcode for this nexus.
-            InvalidFieldInCdb: the opcode has service actions, and not this one.
+            InvalidFieldInCdb: the opcode has service actions, and not this one; or the CDB has another length.
         """
         row = self.plain[cdb[0]]
         if row is not None:
@@ -197,11 +222,18 @@ class CommandTable:
         actions = self.of_opcode(cdb[0], unit, nexus)
         if not actions:
             raise InvalidOperationCode(f"opcode {cdb[0]:02X}h")
-        action = cdb[1] & SERVICE_ACTION_MASK if next(iter(actions.values())).service_action else 0
+        action = service_action_of(cdb) if next(iter(actions.values())).service_action else 0
         row = actions.get(action)
         if row is None:
-            raise InvalidFieldInCdb(1, 4, f"opcode {cdb[0]:02X}h, service action {action:02X}h")
+            place = (8, None) if cdb[0] == VARIABLE_LENGTH else (1, 4)
+            raise InvalidFieldInCdb(*place, f"opcode {cdb[0]:02X}h, service action {action:02X}h")
+        row.refuse_other_length(cdb)
         return row
+
+
+def service_action_of(cdb: bytes) -> int:
+    """Give the service action of a CDB whose opcode has them."""
+    return cdb[8] << 8 | cdb[9] if cdb[0] == VARIABLE_LENGTH else cdb[1] & SERVICE_ACTION_MASK
 
 
 def decode_nothing(_cdb: bytes) -> tuple[Any, ...]:

@@ -45,6 +45,7 @@ _log = logging.getLogger(__name__)
 
 _GOOD: Final = int(Status.GOOD)
 _CHECK_CONDITION: Final = int(Status.CHECK_CONDITION)
+_CONDITION_MET: Final = int(Status.CONDITION_MET)
 _SIMPLE: Final = int(TaskAttribute.SIMPLE)
 
 
@@ -186,6 +187,9 @@ class LogicalUnit:
                 self._running[task] = row
                 row.refuse_reserved(cdb)
             row.run(self, task, row.decode(cdb))
+                if row.exclusive:
+                    self._run_or_hold(task, row)
+                    return
         except (ScsiError, StatusError) as error:
             self.fail(task, error)
         except Exception:  # noqa: BLE001 - the outermost handler: one command fails, the session goes on
@@ -193,7 +197,7 @@ class LogicalUnit:
 
     def execute_limited(self, task: Task, limit: Limit) -> None:
         """Carry out a command as soon as the limit of its host admits it; only reads and writes are limited."""
-        row = self._plain[task.cdb[0]]
+        row = self._plain[task.cdb[0]] or self._find_row_or_none(task)
         if row is None or (row.medium is not Medium.READ and row.medium is not Medium.WRITE):
             self.execute(task)
             return
@@ -230,6 +234,16 @@ class LogicalUnit:
             self._settle()
 
     def fail(self, task: Task, error: ScsiError | StatusError, data_out_used: int | None = None) -> None:
+    def finish_met(self, task: Task) -> None:
+        """End a task with CONDITION MET; otherwise as `finish`."""
+        if self._running.pop(task, _Gone) is _Gone:
+            self._end_aborted(task)
+            return
+        task.complete(_CONDITION_MET, b"", b"")
+        if self._unsettled:
+            self._task_set.ended(task)
+            self._settle()
+
         """End a task with CHECK CONDITION and sense data, or with another status; otherwise as `finish`."""
         if self._running.pop(task, _Gone) is _Gone:
             self._end_aborted(task)
@@ -295,9 +309,13 @@ class LogicalUnit:
         if self.modes.software_write_protect and row.medium is Medium.WRITE:
             raise SoftwareWriteProtected
         self._running[task] = row
-        if self._task_set.overlaps_aborted_write(task, row):
-            self._task_set.held[task] = row
-        else:
+        self._run_or_hold(task, row)
+
+    def _run_or_hold(self, task: Task, row: Command) -> None:
+        held = self._task_set.must_be_held(task, row)
+        if row.exclusive:
+            self._refresh()
+        if not held:
             self._run(task)
 
     def _run(self, task: Task) -> None:

@@ -13,6 +13,7 @@ class Status(enum.IntEnum):
 
     GOOD = 0x00
     CHECK_CONDITION = 0x02
+    CONDITION_MET = 0x04
     BUSY = 0x08
     RESERVATION_CONFLICT = 0x18
     TASK_SET_FULL = 0x28

@@ -2,9 +2,11 @@
 
 How this works. A task is *waiting* (not started: an ORDERED task is in front of it, or it is one itself, or the unit
 is being drained), or *running* (started; the volume or the array services may have it), or *aborted* (its host was told
-so, and the volume still has it). A running task may be *held*: it was admitted, and goes to the volume only when an
-aborted write that it overlaps has ended. Otherwise the old write could land over newer data that a host was told is
-written. A *limited* task has not got that far: its host does more than it may, and it comes later.
+so, and the volume still has it). A running task may be *held*: it was admitted, and goes to the volume only when what
+it overlaps and must not meet has ended. That is an aborted write, which could land over newer data that a host was told
+is written; and with exclusive commands, COMPARE AND WRITE for one, whatever reads or writes their blocks and came
+before them, as well as they themselves for what comes later. Each waits for earlier ones only, so nothing can wait in a
+circle. A *limited* task has not got that far: its host does more than it may, and it comes later.
 
 While nothing of this is going on, a logical unit adds to `running` and takes from it, and asks for no more.
 
@@ -13,7 +15,7 @@ Spec: SAM-6 "Task attributes", "Command lifetime"; RFC 7143 11.5.1 (ABORT TASK d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from scsi.commands import Command, Medium
 from scsi.nexus import Limit
@@ -31,7 +33,8 @@ class TaskSet:
         running: started and not ended, with the row of the command (None until it is known).
         waiting: not started, in the order they came.
         aborted: the volume, or a service, still has them; their answer goes nowhere.
-        held: those of `running` that wait for an aborted write to end.
+        held: those of `running` that wait for others, with these.
+        exclusive: those of `running`, held or not, that are to have their blocks for themselves.
         limited: come later, by the limit of their host, which has them wait.
     """
 
@@ -39,7 +42,8 @@ class TaskSet:
         self.running: dict[Task, Command | None] = {}
         self.waiting: dict[Task, Command | None] = {}
         self.aborted: dict[Task, Command | None] = {}
-        self.held: dict[Task, Command] = {}
+        self.held: dict[Task, list[Task]] = {}
+        self.exclusive: dict[Task, Command] = {}
         self.limited: dict[Task, Limit] = {}
         self._ordered = 0  # ORDERED tasks, waiting and running
         self._drains = 0
@@ -48,7 +52,7 @@ class TaskSet:
     @property
     def unsettled(self) -> bool:
         """True while a new task may not simply be started."""
-        return bool(self._ordered or self.waiting or self.aborted or self._drains)
+        return bool(self._ordered or self.waiting or self.aborted or self._drains or self.exclusive)
 
     # --- Order --------------------------------------------------------------------------------------------------------
 
@@ -63,7 +67,8 @@ class TaskSet:
         return waits
 
     def ended(self, task: Task) -> None:
-        """Count a task off: it has ended, or was aborted before it started."""
+        """Count a task off: it has ended, or was aborted."""
+        self.exclusive.pop(task, None)
         if task.attribute == _ORDERED:
             self._ordered -= 1
 
@@ -115,23 +120,37 @@ class TaskSet:
         self.aborted[task] = row
         return False
 
-    def overlaps_aborted_write(self, task: Task, row: Command) -> bool:
-        """Tell whether blocks of a task may still be written by one that was aborted."""
-        if row.medium is not Medium.READ and row.medium is not Medium.WRITE:
+    # --- Commands that must not meet ----------------------------------------------------------------------------------
+
+    def must_be_held(self, task: Task, row: Command) -> bool:
+        """Tell whether a running task may not go to the volume yet; `take_unheld` gives it when it may."""
+        if not _touches_blocks(row):
             return False
         first, end = _extent(task, row)
-        for old_task, old_row in self.aborted.items():
-            if old_row is None or old_row.medium is not Medium.WRITE:
-                continue
-            old_first, old_end = _extent(old_task, old_row)
-            if first < old_end and old_first < end:
-                return True
-        return False
+        blockers = [
+            old_task
+            for old_task, old_row in self.aborted.items()
+            if old_row is not None and old_row.medium is Medium.WRITE and _overlap(old_task, old_row, first, end)
+        ]
+        others: Mapping[Task, Command | None] = self.running if row.exclusive else self.exclusive
+        for other, other_row in others.items():
+            if (
+                other is not task
+                and other_row is not None
+                and _touches_blocks(other_row)
+                and _overlap(other, other_row, first, end)
+            ):
+                blockers.append(other)
+        if row.exclusive:
+            self.exclusive[task] = row
+        if blockers:
+            self.held[task] = blockers
+        return bool(blockers)
 
     def take_unheld(self) -> Task | None:
-        """Take one held task that overlaps no aborted write any more."""
-        for task, row in self.held.items():
-            if not self.overlaps_aborted_write(task, row):
+        """Take one held task that has to wait for nothing any more."""
+        for task, blockers in self.held.items():
+            if not any(blocker in self.running or blocker in self.aborted for blocker in blockers):
                 del self.held[task]
                 return task
         return None
@@ -167,7 +186,16 @@ class TaskSet:
         return self._drains > 0 and row is not None and row.medium is not Medium.NONE
 
 
+def _touches_blocks(row: Command) -> bool:
+    return row.medium is Medium.READ or row.medium is Medium.WRITE
+
+
 def _extent(task: Task, row: Command) -> tuple[int, int]:
     """First block and the one after the last, of a command that reads or writes blocks."""
     _, lba, blocks, *_ = row.decode(task.cdb)
     return lba, lba + blocks
+
+
+def _overlap(task: Task, row: Command, first: int, end: int) -> bool:
+    other_first, other_end = _extent(task, row)
+    return first < other_end and other_first < end

@@ -30,6 +30,7 @@ Buffer = bytes | bytearray | memoryview
 
 GOOD = 0x00
 CHECK_CONDITION = 0x02
+CONDITION_MET = 0x04
 
 
 def send_answer(

@@ -458,7 +458,7 @@ class Session:
             self.written_bytes += command.data_out_bytes
         else:
             self.others += 1
-        if status:
+        if status and status != CONDITION_MET:
             self.errors += 1
         if (
             status

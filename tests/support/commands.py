@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any, NamedTuple
 
+from scsi.commands import VARIABLE_LENGTH, Command
 from scsi.logical_unit import LogicalUnit
 from scsi.nexus import MappedUnit, Nexus
 from scsi.sense import Sense, decode_sense
@@ -175,6 +176,17 @@ REQUEST_SENSE = bytes.fromhex("03000000ff00")
 FUA, DPO = 0x08, 0x10
 
 
+def empty_cdb(row: Command) -> bytearray:
+    """The CDB of a command with nothing set but what tells which one it is."""
+    cdb = bytearray(max(row.cdb_bytes, 16))
+    cdb[0] = row.opcode
+    if row.opcode == VARIABLE_LENGTH:
+        cdb[7:10] = row.usage_map[7:10]
+    elif row.service_action:
+        cdb[1] = row.usage_map[1]
+    return cdb
+
+
 def inquiry(page: int | None = None, allocation: int = 255) -> bytes:
     return struct.pack(">BBBHB", 0x12, page is not None, page or 0, allocation, 0)
 
@@ -210,6 +222,11 @@ def blocks_12(opcode: int, lba: int, blocks: int, flags: int = 0) -> bytes:
 
 def blocks_16(opcode: int, lba: int, blocks: int, flags: int = 0) -> bytes:
     return struct.pack(">BBQIxx", opcode, flags, lba, blocks)
+
+
+def blocks_32(action: int, lba: int, blocks: int, flags: int = 0) -> bytes:
+    """READ, WRITE or VERIFY of 32 bytes, by its service action."""
+    return struct.pack(">BB5xBHBxQ8xI", 0x7F, 0, 0x18, action, flags, lba, blocks)
 
 
 def read_10(lba: int, blocks: int, flags: int = 0) -> bytes:

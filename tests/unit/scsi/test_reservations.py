@@ -47,8 +47,7 @@ def test_only_what_is_allowed_anywhere_runs_beside_a_reservation(holder: c.Host,
     allowed = set()
     for row in COMMANDS.rows:
         if row.available is None:
-            cdb = bytes((row.opcode, row.key[1])).ljust(row.cdb_bytes, b"\0")
-            outcome = other.send(cdb).outcome
+            outcome = other.send(bytes(c.empty_cdb(row))).outcome
             assert (outcome != CONFLICT) is (row.allow is Allow.ANYWHERE), row.name
             allowed |= {row.name} if outcome != CONFLICT else set()
     assert allowed == {
@@ -56,6 +55,7 @@ def test_only_what_is_allowed_anywhere_runs_beside_a_reservation(holder: c.Host,
         "REPORT LUNS",
         "REQUEST SENSE",
         "REPORT SUPPORTED OPERATION CODES",
+        "REPORT TARGET PORT GROUPS",
         "RELEASE (6)",
         "RELEASE (10)",
     }
