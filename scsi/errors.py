@@ -79,6 +79,24 @@ class SanitizeInProgress(ScsiError):
         self.progress = min(progress, 0xFFFF)
 
 
+class AccessStateTransition(ScsiError):
+    """The access state of the target port is changing; the host may try again soon."""
+
+    key, asc, ascq = SenseKey.NOT_READY, 0x04, 0x0A
+
+
+class PortInStandbyState(ScsiError):
+    """The unit is not served by this target port, which could be told to."""
+
+    key, asc, ascq = SenseKey.NOT_READY, 0x04, 0x0B
+
+
+class PortInUnavailableState(ScsiError):
+    """The unit is not served by this target port."""
+
+    key, asc, ascq = SenseKey.NOT_READY, 0x04, 0x0C
+
+
 class ManualInterventionRequired(ScsiError):
     """Nothing that the host does helps; an admin has to."""
 
@@ -116,6 +134,12 @@ class FailedSelfTest(ScsiError):
     """A self-test that its host waited for found a fault; log page 10h says more."""
 
     key, asc, ascq = SenseKey.HARDWARE_ERROR, 0x3E, 0x03
+
+
+class SetTargetPortGroupsFailed(ScsiError):
+    """An access state that a host may not change now."""
+
+    key, asc, ascq = SenseKey.HARDWARE_ERROR, 0x67, 0x0A
 
 
 class InternalTargetFailure(ScsiError):

@@ -14,6 +14,7 @@ from scsi.commands import Allow, Command, Direction
 from scsi.errors import InvalidFieldInCdb
 from scsi.nexus import Nexus
 from scsi.provisioning import encode_provisioning_page, unmap_limits, write_same_limit_blocks
+from scsi.target_port_groups import may_set
 from scsi.tasks import Task
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _SPC_4 = 0x06  # the VERSION that Linux, Windows and libiscsi know; SPC-5 (07h) 
 _RESPONSE_FORMAT = 0x02
 _HISUP = 0x10  # LUNs are hierarchical (SAM-6)
 _CMDQUE = 0x02
+_IMPLICIT, _IMPLICIT_AND_EXPLICIT = 1, 3  # TPGS
 _3PC = 0x08  # third-party copies: EXTENDED COPY
 _STANDARD = struct.Struct(">BBBBBBBB8s16s4s22x8H22x")
 
@@ -42,13 +44,14 @@ def _ascii(text: str, length: int) -> bytes:
     return bytes(ord(c) if " " <= c <= "~" else 0x3F for c in text[:length]).ljust(length)
 
 
-def encode_standard(peripheral: int, product: str, revision: str) -> bytes:
+def encode_standard(peripheral: int, product: str, revision: str, tpgs: int = 0) -> bytes:
     """Give the 96 bytes of standard INQUIRY data.
 
     Args:
         peripheral: peripheral qualifier and device type.
         product: cut at 16 characters.
         revision: cut at 4 characters.
+        tpgs: TPGS, by whom asymmetric access states are changed.
     """
     return _STANDARD.pack(
         peripheral,
@@ -56,7 +59,7 @@ def encode_standard(peripheral: int, product: str, revision: str) -> bytes:
         _SPC_4,
         _HISUP | _RESPONSE_FORMAT,
         _STANDARD.size - 5,
-        _3PC,  # no SCC, no protection information, no asymmetric access (TPGS)
+        tpgs << 4 | _3PC,  # extended copy, no SCC, no protection information
         0,
         _CMDQUE,
         _ascii(VENDOR, 8),
@@ -105,8 +108,8 @@ def _scsi_name(name: str) -> bytes:
 
 
 def relative_target_port(nexus: Nexus) -> int:
-    """Number the target port within the target: its portal group tag, or 65535 for tag 0, which is no port number."""
-    return nexus.target_portal_group_tag or 0xFFFF
+    """Number the target port, as its target port group."""
+    return nexus.port_group.identifier
 
 
 def logical_unit_designators(unit: LogicalUnit) -> tuple[bytes, ...]:
@@ -185,13 +188,17 @@ def decode_inquiry(cdb: bytes) -> Fields:
     return cdb[1] & 0x01, cdb[2], cdb[3] << 8 | cdb[4]
 
 
+def _tpgs(unit: LogicalUnit, nexus: Nexus) -> int:
+    return _IMPLICIT_AND_EXPLICIT if may_set(unit, nexus) else _IMPLICIT
+
+
 def handle_inquiry(unit: LogicalUnit, task: Task, fields: Fields) -> None:
     """INQUIRY; answered whatever the state of the volume."""
     vital, code, allocation_length = fields
     if not vital:
         if code:
             raise InvalidFieldInCdb(2, None, f"page {code:02X}h without EVPD")
-        data = encode_standard(DIRECT_ACCESS, unit.product, unit.revision)
+        data = encode_standard(DIRECT_ACCESS, unit.product, unit.revision, _tpgs(unit, task.session.nexus))
     else:
         page = PAGES.get(code)
         if page is None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from scsi.access_states import TargetPortGroups
+
 if TYPE_CHECKING:  # logical_unit.py needs this module at run time
     from scsi.errors import ScsiError
     from scsi.logical_unit import LogicalUnit
@@ -49,6 +51,7 @@ class Nexus:
         isid: the initiator's part of the session id, 6 bytes; name and ISID together are the initiator port.
         target_name: iSCSI name of the target.
         target_portal_group_tag: the target port is the target name together with this.
+        port_group: the target port group that the target port is; its access state decides what is done.
         array_control: whether ARRAY OUT is there for this host.
         lun_map: raw LUN of 8 bytes → what is mapped there. Change it through `TargetPort.remap`, which raises the
             unit attentions that go with it.
@@ -62,6 +65,7 @@ class Nexus:
         "initiator_name",
         "isid",
         "lun_map",
+        "port_group",
         "target_name",
         "target_portal_group_tag",
     )
@@ -79,6 +83,7 @@ class Nexus:
         self.isid = isid
         self.target_name = target_name
         self.target_portal_group_tag = target_portal_group_tag
+        self.port_group = TargetPortGroups().of(target_portal_group_tag)  # until a target port has the nexus
         self.array_control = array_control
         self.lun_map = lun_map
         self.attentions: dict[LogicalUnit, list[ScsiError]] = {}

@@ -234,6 +234,7 @@ ADDITIONAL_SENSE_WORDS: dict[tuple[int, int], str] = {
     (0x47, 0x05): "protocol service CRC error",
     (0x49, 0x00): "invalid message error",
     (0x55, 0x03): "insufficient resources",
+    (0x67, 0x0A): "set target port groups command failed",
     (0x80, 0x01): "already paired with another logical unit",
     (0x80, 0x02): "the sizes differ",
     (0x80, 0x03): "the block lengths differ",

@@ -5,7 +5,10 @@ Spec: SAM-6 "SCSI target device", "Incorrect logical unit numbers"; RFC 7143 4.4
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from scsi import inquiry, report, unit_attention
+from scsi.access_states import TargetPortGroup, TargetPortGroups
 from scsi.errors import InvalidFieldInCdb, LogicalUnitNotSupported, ScsiError
 from scsi.logical_unit import LogicalUnit
 from scsi.nexus import MappedUnit, Nexus
@@ -25,10 +28,13 @@ class TargetPort:
 
     Attributes:
         nexuses: the I_T nexuses that it has now.
+        groups: its target port groups.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, groups: TargetPortGroups | None = None) -> None:
         self.nexuses: set[Nexus] = set()
+        self.groups = groups or TargetPortGroups()
+        self.groups.changed = self._access_changed
 
     # --- Commands -----------------------------------------------------------------------------------------------------
 
@@ -72,6 +78,7 @@ class TargetPort:
     def nexus_created(self, nexus: Nexus) -> None:
         """Take note of a new I_T nexus; each unit that it sees greets it with POWER ON, RESET … OCCURRED (29/00)."""
         self.nexuses.add(nexus)
+        nexus.port_group = self.groups.of(nexus.target_portal_group_tag)
         for unit in _units(nexus.lun_map):
             unit.attach(nexus)
             unit_attention.establish(nexus, unit, *unit_attention.POWER_ON_OR_RESET)
@@ -84,6 +91,15 @@ class TargetPort:
         self.nexuses.discard(nexus)
         for unit in _units(nexus.lun_map):
             unit.detach(nexus)
+
+    def _access_changed(self, groups: Iterable[TargetPortGroup], by: Nexus | None) -> None:
+        """Let the units look at other access states, and tell the hosts: those of other paths as well."""
+        for nexus in self.nexuses:
+            for unit in _units(nexus.lun_map):
+                if nexus.port_group in groups:
+                    unit.access_changed()
+                if nexus is not by:
+                    unit_attention.establish(nexus, unit, *unit_attention.ACCESS_STATE_CHANGED)
 
     def remap(self, nexus: Nexus, lun_map: dict[bytes, MappedUnit]) -> None:
         """Give a nexus another LUN map. Does it differ, the host is told (3F/0E) by each unit that it sees now."""

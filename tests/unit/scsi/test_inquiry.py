@@ -42,7 +42,8 @@ def test_standard_data_says_what_the_unit_is(host: c.Host) -> None:
     assert theirs["version"] == 6
     assert theirs["response_data_format"] == 2
     assert theirs["hisup"] == theirs["cmdque"] == 1
-    assert theirs["normaca"] == theirs["protect"] == theirs["tpgs"] == 0
+    assert theirs["normaca"] == theirs["protect"] == 0
+    assert theirs["tpgs"] == 3
     assert theirs["3pc"] == 1, "EXTENDED COPY"
     assert theirs["t10_vendor_identification"] == b"ANNEX   "
     assert theirs["product_identification"] == b"TEST DISK       "
@@ -116,6 +117,8 @@ def test_scsi_name_strings_end_with_nul_and_fill_four_bytes(host: c.Host) -> Non
 
 def test_a_portal_group_tag_of_0_is_not_port_number_0(host: c.Host) -> None:
     host.nexus.target_portal_group_tag = 0
+    host.port.nexus_created(host.nexus)
+    host.nexus.attentions.clear()
     found = read_by_pyscsi(host, 0x83)["designator_descriptors"]
     assert found[2]["designator"]["relative_port"] == 0xFFFF
     assert found[4]["designator"]["scsi_name_string"].startswith(c.TARGET_NAME.encode() + b",t,0x0000\0")
