@@ -3,45 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from tests.linux.conftest import LoggedIn
+from tests.support.fio import check_disk, load, wait_for_load
 from tests.support.kernel_log import KernelLog
 from tests.support.linux_host import LinuxHost
 
 pytestmark = [pytest.mark.linux, pytest.mark.interop, pytest.mark.slow, pytest.mark.usefixtures("kernel_log")]
 
-FIO_LIMIT_S = 50.0
 DEVICE_RESET = r"sd [\d:]+: Power-on or device reset occurred"
 CONNECTION_LOST = r" connection\d+:0: detected conn error \(\d+\)"
-
-
-@contextmanager
-def fio(host: LinuxHost, file: str, *options: str) -> Iterator[None]:
-    """Write random blocks meanwhile, each with its checksum in it, and at the end read them all again."""
-    job = ["--name=load", f"--filename={file}", "--rw=randwrite", "--ioengine=libaio", "--iodepth=32", "--size=64M"]
-    check = ["--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0"]
-    running = host.start("fio", *job, *check, *options, limit_s=FIO_LIMIT_S)
-    try:
-        yield
-    finally:
-        result = host.wait(running)  # also when the test has failed: the next one has the disk for itself
-    assert result.status == 0, result
-    assert "err= 0" in result.output
-
-
-def wait_for_load(host: LinuxHost, disk: str) -> None:
-    """Wait until a thousand writes of this test have been done."""
-    script = """
-    writes() { set -- $(cat "$1"); echo "$5"; }
-    stat=/sys/block/${1#/dev/}/stat
-    enough=$(($(writes "$stat") + 1000))
-    while [ "$(writes "$stat")" -lt "$enough" ]; do sleep 0.02; done
-    """
-    host.sh(script, disk)
 
 
 @pytest.mark.parametrize(
@@ -52,8 +25,7 @@ def wait_for_load(host: LinuxHost, disk: str) -> None:
 def test_every_block_is_read_back_as_it_was_written(
     host: LinuxHost, logged_in: LoggedIn, options: tuple[str, ...]
 ) -> None:
-    with fio(host, logged_in.disk, *options):
-        pass
+    check_disk(host, logged_in.disk, "--size=64M", *options)
 
 
 # The initiator has no reset of a whole host: sg_reset fails, and nothing is sent.
@@ -63,7 +35,7 @@ def test_a_reset_under_load_costs_no_data(
 ) -> None:
     # While a reset is under way the initiator itself holds commands back, and says so.
     kernel_log.expect(r" session\d+: task \[op 1 itt \w+/\w+\] rejected\.", DEVICE_RESET)
-    with fio(host, logged_in.disk, "--direct=1", "--bs=4k", "--time_based", "--runtime=3"):
+    with load(host, logged_in.disk, "--direct=1", "--bs=4k"):
         for _ in range(3):
             wait_for_load(host, logged_in.disk)
             assert host.result("sg_reset", f"--{what}", logged_in.disk).status == status
@@ -76,7 +48,7 @@ def test_a_file_system_outlives_a_daemon_that_is_killed_under_it(
 ) -> None:
     kernel_log.expect(CONNECTION_LOST)
     host.sh('mkfs.ext4 -q -F "$1"; mount "$1" /mnt', logged_in.disk)
-    with fio(host, "/mnt/file", "--direct=1", "--bs=4k", "--fsync=32", "--time_based", "--runtime=6"):
+    with load(host, "/mnt/file", "--direct=1", "--bs=4k", "--fsync=32"):
         for _ in range(2):
             wait_for_load(host, logged_in.disk)
             logged_in.annexd.kill()

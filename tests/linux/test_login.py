@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.fio import check_disk
 from tests.support.linux_annexd import TARGET, NetworkAnnexd, configuration
 from tests.support.linux_host import LinuxHost
 from tests.support.linux_network import LinuxNetwork
@@ -37,12 +38,6 @@ def negotiated(host: LinuxHost, key: str) -> str:
     return host.sh('cat /sys/class/iscsi_*/*/"$1"', key).strip()
 
 
-def check_data(host: LinuxHost, disk: str, *options: str) -> None:
-    """Write to a disk, with as many in flight as it takes, and read all of it again."""
-    job = ["--name=data", f"--filename={disk}", "--direct=1", "--ioengine=libaio", "--iodepth=32", "--size=4M"]
-    host.run("fio", *job, "--rw=randwrite", "--verify=crc32c", "--verify_fatal=1", *options)
-
-
 def test_a_host_logs_in_and_reads_a_disk(annexd: NetworkAnnexd, host: LinuxHost, initiator: OpenIscsi) -> None:
     (annexd.folder / "disk.img").write_bytes(b"annex!!\n" * (8 * MIB))
     assert TARGET in initiator.discover().output
@@ -55,7 +50,7 @@ def test_a_host_logs_in_and_reads_a_disk(annexd: NetworkAnnexd, host: LinuxHost,
 @pytest.mark.parametrize("data", ["None", "CRC32C"])
 def test_data_is_right_with_and_without_digests(host: LinuxHost, initiator: OpenIscsi, header: str, data: str) -> None:
     initiator.login({"node.conn[0].iscsi.HeaderDigest": header, "node.conn[0].iscsi.DataDigest": data})
-    check_data(host, initiator.disk(), "--bsrange=512-128k")
+    check_disk(host, initiator.disk(), "--size=4M", "--direct=1", "--bsrange=512-128k")
     assert negotiated(host, "header_digest") == str(int(header == "CRC32C"))
     assert negotiated(host, "data_digest") == str(int(data == "CRC32C"))
 
@@ -74,7 +69,7 @@ def test_data_is_right_however_that_of_a_write_is_sent(
         "MaxBurstLength": most,
     }
     initiator.login({f"node.session.iscsi.{name}": str(value) for name, value in settings.items()})
-    check_data(host, initiator.disk(), "--bsrange=512-1M")
+    check_disk(host, initiator.disk(), "--size=4M", "--direct=1", "--bsrange=512-1M")
     assert negotiated(host, "initial_r2t") == str(int(initial_r2t == "Yes"))
     assert negotiated(host, "immediate_data") == str(int(immediate == "Yes"))
     assert int(negotiated(host, "first_burst_len")) == first

@@ -26,7 +26,8 @@ _FILE_SYSTEMS = (
     r"EXT4-fs \(\w+\): (un)?mount(ed|ing) filesystem.*",
     r"XFS \(\w+\): (Mounting V5 Filesystem|Ending clean mount|Unmounting Filesystem).*",
     r"BTRFS: device fsid \S+ devid 1 transid \d+ /dev/sd\w+ scanned by .*",
-    r"BTRFS info \(device sd\w+\): (first mount|last unmount|using|(auto )?enabling|checking|scrub: (started|finished)) .*",
+    r"BTRFS info \(device sd\w+\): (first mount|last unmount|using|(auto )?enabling|checking) .*",
+    r"BTRFS info \(device sd\w+\): scrub: (started|finished) on devid 1.*",
 )
 _MARK = "annex: a test begins"
 
