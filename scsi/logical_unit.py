@@ -186,10 +186,10 @@ class LogicalUnit:
                 row = self._find_row(task)
                 self._running[task] = row
                 row.refuse_reserved(cdb)
-            row.run(self, task, row.decode(cdb))
                 if row.exclusive:
                     self._run_or_hold(task, row)
                     return
+            row.run(self, task, row.decode(cdb))
         except (ScsiError, StatusError) as error:
             self.fail(task, error)
         except Exception:  # noqa: BLE001 - the outermost handler: one command fails, the session goes on
@@ -233,7 +233,6 @@ class LogicalUnit:
             self._task_set.ended(task)
             self._settle()
 
-    def fail(self, task: Task, error: ScsiError | StatusError, data_out_used: int | None = None) -> None:
     def finish_met(self, task: Task) -> None:
         """End a task with CONDITION MET; otherwise as `finish`."""
         if self._running.pop(task, _Gone) is _Gone:
@@ -244,6 +243,7 @@ class LogicalUnit:
             self._task_set.ended(task)
             self._settle()
 
+    def fail(self, task: Task, error: ScsiError | StatusError, data_out_used: int | None = None) -> None:
         """End a task with CHECK CONDITION and sense data, or with another status; otherwise as `finish`."""
         if self._running.pop(task, _Gone) is _Gone:
             self._end_aborted(task)

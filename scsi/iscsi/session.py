@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from scsi.iscsi.answers import CHECK_CONDITION, GOOD, send_answer
+from scsi.iscsi.answers import CHECK_CONDITION, CONDITION_MET, GOOD, send_answer
 from scsi.iscsi.early_requests import EarlyRequests
 from scsi.iscsi.errors import ConnectionFault, Rejected, RejectReason
 from scsi.iscsi.events import EndReason, Event, ScsiCommand, TaskManagement
@@ -94,7 +94,7 @@ class Session:
         end_reason: why it ended, or None while it lives.
         reads, writes, others: commands answered that brought data to the host, took data from it, and neither.
         read_bytes, written_bytes: how much data that was.
-        errors: how many of them had another status than GOOD.
+        errors: how many of them had another status than GOOD and CONDITION MET.
         sampled: a command whose answer `on_sampled` is told of, which is how latencies are measured; or None.
     """
 
