@@ -21,6 +21,7 @@ from scsi import (
     report,
     reservations,
     sanitize,
+    target_port_groups,
 )
 from scsi.commands import CommandTable
 
@@ -39,5 +40,6 @@ COMMANDS = CommandTable(
     provisioning.ROWS,
     extended_copy.ROWS,
     sanitize.ROWS,
+    target_port_groups.ROWS,
     array_server.ROWS,
 )

@@ -119,6 +119,7 @@ class LogicalUnit:
         self._plain = self.commands.plain
         self._running = self._task_set.running
         self._careful = False  # commands are to go the long way
+        self._inactive = False  # a nexus has a target port that is not active
         self._unsettled = False  # and the task set is a reason for it
 
     def __repr__(self) -> str:
@@ -305,6 +306,8 @@ class LogicalUnit:
             self._report_attention(nexus, resets_only=False)
         if row is None:
             row = self._find_row(task)  # raises what is wrong with it
+        if self._inactive:
+            nexus.port_group.refuse(row.key)
         row.refuse_reserved(task.cdb)
         if self.modes.software_write_protect and row.medium is Medium.WRITE:
             raise SoftwareWriteProtected
@@ -426,6 +429,11 @@ class LogicalUnit:
         """Take note that a sanitize has begun, or has ended."""
         self._refresh()
 
+    def access_changed(self) -> None:
+        """Take note that the access state of a nexus's target port may be another."""
+        self._inactive = any(not nexus.port_group.active for nexus in self.nexuses)
+        self._refresh()
+
     def _refresh(self) -> None:
         self._unsettled = self._task_set.unsettled
         self._careful = (
@@ -434,6 +442,7 @@ class LogicalUnit:
             or self.modes.software_write_protect
             or self.sanitizer.running
             or self.sanitizer.failed
+            or self._inactive
         )
 
     # --- Nexuses ------------------------------------------------------------------------------------------------------
@@ -441,6 +450,7 @@ class LogicalUnit:
     def attach(self, nexus: Nexus) -> None:
         """Let a nexus see the unit."""
         self.nexuses.add(nexus)
+        self.access_changed()
 
     def detach(self, nexus: Nexus) -> None:
         """Forget a nexus that is lost: its tasks are aborted."""
@@ -462,6 +472,7 @@ class LogicalUnit:
 
     def _forget(self, nexus: Nexus) -> None:
         self.nexuses.discard(nexus)
+        self.access_changed()
         self.reservations.release(nexus)
         self.copy_manager.forget(nexus)
         self.echo_buffers.pop(nexus, None)
