@@ -27,6 +27,7 @@ from scsi.errors import (
     ScsiError,
     WriteProtected,
 )
+from scsi.long_commands import decode_32, ignored_32, usage_32
 from scsi.nexus import Nexus
 from scsi.sense import error_of
 from scsi.steps import Steps
@@ -44,7 +45,7 @@ MAX_UNMAP_DESCRIPTORS: Final = 256
 MOST_STATUS_DESCRIPTORS: Final = 64
 
 _ANCHOR, _UNMAP, _NO_DATA_OUT = 0x10, 0x08, 0x01
-_BLOCKS_OFFSET = {0x41: 7, 0x93: 10}
+_OFFSETS = {0x41: (1, 7), 0x93: (1, 10), 0x7F: (10, 28)}  # of the flags and the number of blocks, by opcode
 
 _LIST_HEADER = Struct(">HH4x")
 _DESCRIPTOR = Struct(">QI4x")
@@ -111,35 +112,22 @@ def encode_provisioning_page(unit: LogicalUnit) -> bytes:
 
 
 def handle_write_same(unit: LogicalUnit, task: Task, fields: Fields) -> None:
-    """WRITE SAME (10) and (16)."""
-    flags, _, blocks = fields
+    """WRITE SAME (10), (16) and (32)."""
+    flags, lba, blocks = fields
+    flags_offset, length_offset = _OFFSETS[task.cdb[0]]
     _refuse_writing(unit, task)
     if flags & _ANCHOR:
-        raise InvalidFieldInCdb(1, 4, "there are no anchored blocks")
+        raise InvalidFieldInCdb(flags_offset, 4, "there are no anchored blocks")
     if not blocks:
         # WSNZ. The other meaning, all to the end of the unit, would be more than the limit as a rule.
-        raise InvalidFieldInCdb(_BLOCKS_OFFSET[task.cdb[0]], None, "no blocks")
-    write_same(unit, task, fields, 1, _BLOCKS_OFFSET[task.cdb[0]])
-
-
-def write_same(unit: LogicalUnit, task: Task, fields: Fields, flags_offset: int, length_offset: int) -> None:
-    """Carry out a WRITE SAME of any length.
-
-    Args:
-        unit: written to.
-        task: its data is one block, or none with NDOB.
-        fields: flags, first block, number of blocks (at least one).
-        flags_offset: where the CDB has the flags.
-        length_offset: where it says how many blocks.
-    """
-    flags, lba, blocks = fields
-    volume = unit.volume
+        raise InvalidFieldInCdb(length_offset, None, "no blocks")
     _check_range(unit, lba, blocks)
     if flags & _UNMAP and not is_thin(unit):
         refuse_unready(unit)  # it may not be known yet
         raise InvalidFieldInCdb(flags_offset, 3, "UNMAP of a unit that is fully provisioned")
     if blocks > write_same_limit_blocks(unit):
         raise InvalidFieldInCdb(length_offset, None, f"{blocks} blocks in one WRITE SAME")
+    volume = unit.volume
     wanted_bytes = 0 if flags & _NO_DATA_OUT else volume.block_bytes
     block: Buffer = bytes(volume.block_bytes)
     if wanted_bytes:
@@ -294,7 +282,7 @@ def _ender(unit: LogicalUnit, task: Task, data_out_used: int) -> Done:
     return done
 
 
-def _write_same(name: str, usage: str, decode: Decode) -> Command:
+def _write_same(name: str, usage: str, decode: Decode, ignored: str = "", *, service_action: bool = False) -> Command:
     return Command(
         name,
         usage,
@@ -303,6 +291,8 @@ def _write_same(name: str, usage: str, decode: Decode) -> Command:
         direction=Direction.FROM_INITIATOR,
         allow=Allow.NOWHERE,
         spec=f"SBC-4 {name} command",
+        service_action=service_action,
+        ignored=ignored,
         medium=Medium.WRITE,
         timeout_s=60,
     )
@@ -313,6 +303,7 @@ def _write_same(name: str, usage: str, decode: Decode) -> Command:
 ROWS: tuple[Command, ...] = (
     _write_same("WRITE SAME (10)", "41 18 ffffffff 1f ffff 04", _decode_10),
     _write_same("WRITE SAME (16)", "93 19 ffffffffffffffff ffffffff 1f 04", _decode_16),
+    _write_same("WRITE SAME (32)", usage_32(0x000D, 0x19), decode_32, ignored_32(0x00), service_action=True),
     Command(
         "UNMAP",
         usage="42 01 00000000 1f ffff 04",

@@ -17,7 +17,7 @@ from tests.support.memory_volume import MemoryVolume
 BLOCK = 512
 BLOCKS = 2048
 ANCHOR, UNMAP, NO_DATA_OUT = 0x10, 0x08, 0x01
-SAMES = {"10": (c.blocks_10, 0x41, 7), "16": (c.blocks_16, 0x93, 10)}
+SAMES = {"10": (c.blocks_10, 0x41, 7), "16": (c.blocks_16, 0x93, 10), "32": (c.blocks_32, 0x000D, 28)}
 ZEROES = bytes(BLOCK)
 X = b"x" * BLOCK
 READ_CAPACITY_16 = bytes.fromhex("9e10000000000000000000000020") + bytes(2)
@@ -96,11 +96,13 @@ def test_write_same_unmaps_when_it_may_and_the_blocks_read_the_same_then(
     assert content(volume, 5, 3) == data * 3
 
 
+@pytest.mark.parametrize("size", ["16", "32"])
 @pytest.mark.parametrize(("flags", "operation"), [(0, "write 5+3"), (UNMAP, "unmap 5+3")])
 def test_v25_write_same_without_a_data_out_buffer_writes_zeroes(
-    host: c.Host, volume: MemoryVolume, flags: int, operation: str
+    host: c.Host, volume: MemoryVolume, size: str, flags: int, operation: str
 ) -> None:
-    assert host.send(c.blocks_16(0x93, 5, 3, flags | NO_DATA_OUT)).outcome == "GOOD"
+    encode, opcode, _ = SAMES[size]
+    assert host.send(encode(opcode, 5, 3, flags | NO_DATA_OUT)).outcome == "GOOD"
     assert content(volume, 4, 5) == b"\xaa" * BLOCK + ZEROES * 3 + b"\xaa" * BLOCK
     assert volume.operations() == [operation]
 
@@ -148,7 +150,7 @@ def test_write_same_with_anchor_is_refused(host: c.Host, volume: MemoryVolume, s
     for flags in (ANCHOR, ANCHOR | UNMAP):
         answer = host.send(encode(opcode, 5, 1, flags), ZEROES)
         assert answer.outcome == "05/24/00"
-        assert answer.sense.field == (1, 4, True)
+        assert answer.sense.field == (10 if size == "32" else 1, 4, True)
     assert volume.operations() == []
 
 
