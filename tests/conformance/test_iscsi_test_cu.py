@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from scsi.array_commands import FenceLevel, PairState
 from tests.support.annexd import Annexd
+from tests.support.host import GOOD, Host
+from tests.support.pair_commands import create_pair, wait_for_pair
 from tests.support.tgt import Tgt
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
@@ -44,6 +47,24 @@ def external_unit(folder: Path, **parameters: str) -> Iterator[Annexd]:
         url = f"iscsi://127.0.0.1:{array.port}/iqn.2026-11.org.example:array/1"
         with Annexd(folder, ("--array", url)) as annexd:
             yield annexd
+
+
+@contextmanager
+def paired_unit(folder: Path, **parameters: str) -> Iterator[tuple[Annexd, tuple[Path, Path]]]:
+    """A pair of a local leg in memory and an external one, in PAIR; with the files under both."""
+    remote = folder / "disk.img"
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory, Tgt(folder) as array:
+        local = Path(memory, "disk.img")
+        for disk in (local, remote):
+            with disk.open("wb") as file:
+                file.truncate(DISK_BYTES)
+        array.add_lun(array.add_target("iqn.2026-11.org.example:array"), remote, parameters=parameters)
+        url = f"iscsi://127.0.0.1:{array.port}/iqn.2026-11.org.example:array/1"
+        with Annexd(folder, ("--local", local), ("--array", url)) as annexd:
+            with Host(annexd.port) as host:
+                assert create_pair(host, 1, FenceLevel.DATA).status == GOOD
+                wait_for_pair(host, PairState.PAIR)
+            yield annexd, (local, remote)
 
 
 def run(annexd: Annexd, family: str) -> str:
@@ -85,12 +106,29 @@ def test_every_scsi_test_passes_on_an_external_unit(tmp_path: Path) -> None:
     assert (ran, passed, failed) == (215, 215, 0), output
 
 
-def test_every_test_of_unmapping_passes_on_a_thin_external_unit(tmp_path: Path) -> None:
-    suites = ("Unmap", "WriteSame10", "WriteSame16", "GetLBAStatus", "ReadCapacity16", "Inquiry")
-    with external_unit(tmp_path, thin_provisioning="1", lbppbe="0") as annexd:
-        output = run(annexd, ",".join(f"SCSI.{suite}.*" for suite in suites))
-        assert "Traceback" not in annexd.log()
+SUITES_THAT_UNMAP = ",".join(
+    f"SCSI.{suite}.*" for suite in ("Unmap", "WriteSame10", "WriteSame16", "GetLBAStatus", "ReadCapacity16", "Inquiry")
+)
+
+
+def check_unmapping(output: str) -> None:
     ran, passed, failed = counted(output, "tests")
     assert (ran, passed, failed) == (37, 37, 0), output
     assert "Logical unit is fully provisioned" not in output
     assert "UNMAP is not implemented" not in output
+
+
+def test_every_test_of_unmapping_passes_on_a_thin_external_unit(tmp_path: Path) -> None:
+    with external_unit(tmp_path, thin_provisioning="1", lbppbe="0") as annexd:
+        check_unmapping(run(annexd, SUITES_THAT_UNMAP))
+        assert "Traceback" not in annexd.log()
+
+
+@pytest.mark.parametrize("thin", ["0", "1"], ids=["plain array", "thin array"])
+def test_every_test_of_unmapping_passes_on_a_pair_and_leaves_equal_legs(tmp_path: Path, thin: str) -> None:
+    with paired_unit(tmp_path, thin_provisioning=thin, lbppbe="0") as (annexd, (local, remote)):
+        check_unmapping(run(annexd, SUITES_THAT_UNMAP))
+        assert "Traceback" not in annexd.log()
+        with Host(annexd.port) as host:
+            wait_for_pair(host, PairState.PAIR)
+        assert local.read_bytes() == remote.read_bytes()
