@@ -27,20 +27,21 @@ class LatencySampler:
     Args:
         session: whose.
         clock: monotonic seconds.
-        busy: told the time that the commands took for which a measured one stands, in all.
+        reads, writes: latencies of the host's commands; those of the logical unit are its own.
     """
 
-    def __init__(self, session: Session, clock: Callable[[], float], busy: Callable[[Session, float], None]) -> None:
+    def __init__(self, session: Session, clock: Callable[[], float], reads: Latencies, writes: Latencies) -> None:
         self._session = session
         self._clock = clock
-        self._busy = busy
+        self._host_reads = reads
+        self._host_writes = writes
         self._turn = 0
         self._leave_out = 0
         self._began = 0.0
         self._weight = 0
         self._host_weight = 0
-        self._host_stood_for = 0
         self._latencies = Latencies()
+        self._host_latencies = Latencies()
         session.on_sampled = self._answered
 
     def begin(self, events: Sequence[Event]) -> int:
@@ -60,13 +61,14 @@ class LatencySampler:
         # The command itself is among those that it stands for, and has not been counted yet.
         if opcode in _READS:
             self._latencies, commands = counters.read_latencies, counters.reads + 1
+            self._host_latencies, answered = self._host_reads, session.reads + 1
         elif opcode in _WRITES:
             self._latencies, commands = counters.write_latencies, counters.writes + 1
+            self._host_latencies, answered = self._host_writes, session.writes + 1
         else:
             return 0
         self._weight = self._latencies.stand_for(commands)
-        answered = session.reads + session.writes + 1
-        self._host_weight, self._host_stood_for = answered - self._host_stood_for, answered
+        self._host_weight = self._host_latencies.stand_for(answered)
         now = self._clock()
         often = now - self._began < OFTEN_S
         self._leave_out = min(2 * self._leave_out + 1, MOST_LEFT_OUT) if often else self._leave_out // 2
@@ -77,4 +79,4 @@ class LatencySampler:
     def _answered(self, command: ScsiCommand) -> None:
         seconds = self._clock() - self._began
         self._latencies.add(seconds, self._weight)
-        self._busy(self._session, seconds * self._host_weight)
+        self._host_latencies.add(seconds, self._host_weight)

@@ -18,8 +18,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from config import __version__
-from daemon.host_history import Traffic
-from daemon.statistics import ExternalUnitStatistics, Latency, Statistics, UnitStatistics
+from daemon.statistics import DeviceStatistics, Statistics
+from daemon.traffic import Latency, Traffic
 from scsi.array_commands import PairState
 
 MOST_LABEL_CHARACTERS = 255
@@ -93,7 +93,6 @@ def _buckets(latency: Latency) -> list[tuple[str, float]]:
 # --- Where the samples come from --------------------------------------------------------------------------------------
 
 Rows = Callable[[Statistics], Iterable[tuple[Labels, Traffic]]]
-UnitRows = Callable[[Statistics], Iterable[tuple[Labels, UnitStatistics]]]
 
 
 def _by_name(group: str) -> Callable[[Statistics], Iterable[tuple[Labels, Traffic]]]:
@@ -105,14 +104,19 @@ def _by_name(group: str) -> Callable[[Statistics], Iterable[tuple[Labels, Traffi
     return rows
 
 
-def _lus(statistics: Statistics) -> Iterator[tuple[Labels, UnitStatistics]]:
-    for name, row in statistics.lus.items():
-        yield (name,), row
-
-
-def _external_lus(statistics: Statistics) -> Iterator[tuple[Labels, ExternalUnitStatistics]]:
+def _external_lus(statistics: Statistics) -> Iterator[tuple[Labels, Traffic]]:
     for row in statistics.external_lus.values():
         yield (row.array, str(row.lun)), row
+
+
+def _paths(statistics: Statistics) -> Iterator[tuple[Labels, Traffic]]:
+    for row in statistics.paths.values():
+        yield (row.array, row.portal), row
+
+
+def _devices(statistics: Statistics) -> Iterator[tuple[Labels, DeviceStatistics]]:
+    for name, row in statistics.devices.items():
+        yield (name,), row
 
 
 def _field(rows: Callable[[Statistics], Iterable[tuple[Labels, object]]], name: str) -> Callable[..., Iterator[Sample]]:
@@ -134,7 +138,7 @@ def _split(rows: Rows, **fields: str) -> Callable[[Statistics], Iterator[Sample]
     return samples
 
 
-def _latencies(rows: UnitRows) -> Callable[[Statistics], Iterator[Sample]]:
+def _latencies(rows: Rows) -> Callable[[Statistics], Iterator[Sample]]:
     def samples(statistics: Statistics) -> Iterator[Sample]:
         for labels, row in rows(statistics):
             yield (*labels, "read"), row.read_latency
@@ -143,19 +147,11 @@ def _latencies(rows: UnitRows) -> Callable[[Statistics], Iterator[Sample]]:
     return samples
 
 
-def _errors(rows: UnitRows) -> Callable[[Statistics], Iterator[Sample]]:
+def _errors(rows: Rows) -> Callable[[Statistics], Iterator[Sample]]:
     def samples(statistics: Statistics) -> Iterator[Sample]:
         for labels, row in rows(statistics):
             for sense, count in row.errors.items():
                 yield (*labels, sense), count
-
-    return samples
-
-
-def _paths(name: str) -> Callable[[Statistics], Iterator[Sample]]:
-    def samples(statistics: Statistics) -> Iterator[Sample]:
-        for row in statistics.paths.values():
-            yield (row.array, row.portal), float(getattr(row, name))
 
     return samples
 
@@ -184,7 +180,9 @@ _OPERATIONS = {"read": "reads", "write": "writes", "other": "others"}
 _BYTES = {"read": "read_bytes", "write": "written_bytes"}
 
 
-def _traffic(noun: str, words: str, labels: Labels, rows: Rows) -> list[Family]:
+def _traffic(
+    noun: str, words: str, labels: Labels, rows: Rows, *, queue: str = "Commands {of} in progress."
+) -> list[Family]:
     of = f"of a {words}" if words[0] not in "aeiou" else f"of an {words}"
     return [
         Family(f"annex_{noun}_operations", CounterMetricFamily, f"Commands {of}.", (*labels, "operation"),
@@ -193,23 +191,23 @@ def _traffic(noun: str, words: str, labels: Labels, rows: Rows) -> list[Family]:
                _split(rows, **_BYTES)),
         Family(f"annex_{noun}_busy_seconds", CounterMetricFamily,
                f"Time that the reads and writes {of} took, all added up; sampled.", labels, _field(rows, "busy_s")),
-        Family(f"annex_{noun}_queue", GaugeMetricFamily, f"Commands {of} in progress.", labels, _field(rows, "queue")),
-    ]  # fmt: skip
-
-
-def _unit(noun: str, words: str, labels: Labels, rows: UnitRows) -> list[Family]:
-    return [
-        *_traffic(noun, words, labels, rows),
-        Family(f"annex_{noun}_latency_seconds", HistogramMetricFamily, f"Time of a command of the {words}; sampled.",
+        Family(f"annex_{noun}_latency_seconds", HistogramMetricFamily, f"Time of a command {of}; sampled.",
                (*labels, "operation"), _latencies(rows)),
         Family(f"annex_{noun}_errors", CounterMetricFamily,
-               f"Commands of the {words} that ended otherwise than GOOD, by sense key/ASC/ASCQ or by status.",
+               f"Commands {of} that ended otherwise than well, by sense key/ASC/ASCQ or by status.",
                (*labels, "sense"), _errors(rows)),
-        Family(f"annex_{noun}_ready", GaugeMetricFamily, f"Whether the {words} serves.", labels, _field(rows, "ready")),
+        Family(f"annex_{noun}_queue", GaugeMetricFamily, queue.format(of=of), labels, _field(rows, "queue")),
     ]  # fmt: skip
 
 
-_HOSTS, _ARRAYS, _PAIRS = _by_name("hosts"), _by_name("arrays"), _by_name("pairs")
+def _unit(noun: str, words: str, labels: Labels, rows: Rows) -> list[Family]:
+    return [
+        *_traffic(noun, words, labels, rows),
+        Family(f"annex_{noun}_ready", GaugeMetricFamily, f"Whether the {words} serves.", labels, _field(rows, "ready")),
+    ]
+
+
+_LUS, _HOSTS, _ARRAYS, _PAIRS = _by_name("lus"), _by_name("hosts"), _by_name("arrays"), _by_name("pairs")
 
 FAMILIES: tuple[Family, ...] = (
     Family("annex_build_info", GaugeMetricFamily, "The version of annexd.", ("version",),
@@ -225,10 +223,12 @@ FAMILIES: tuple[Family, ...] = (
            _logins("protocol_faults")),
     Family("annex_acquisitions", GaugeMetricFamily, "Reads in two commands that are under way.", (),
            lambda statistics: [((), float(statistics.acquisitions))]),
-    *_unit("lu", "logical unit", ("lu",), _lus),
+    Family("annex_device_ready", GaugeMetricFamily, "Whether the local device serves.", ("device",),
+           _field(_devices, "ready")),
+    Family("annex_device_failed_flushes", CounterMetricFamily, "Flushes of the local device that failed.", ("device",),
+           _field(_devices, "failed_flushes")),
+    *_unit("lu", "logical unit", ("lu",), _LUS),
     *_traffic("host", "host", ("host",), _HOSTS),
-    Family("annex_host_errors", CounterMetricFamily, "Commands of a host that ended otherwise than GOOD.", ("host",),
-           _field(_HOSTS, "errors")),
     Family("annex_host_sessions", GaugeMetricFamily, "Sessions of a host.", ("host",), _field(_HOSTS, "sessions")),
     *_traffic("array", "array", ("array",), _ARRAYS),
     Family("annex_array_ready", GaugeMetricFamily, "Whether the array is logged in to and looked at.", ("array",),
@@ -237,19 +237,23 @@ FAMILIES: tuple[Family, ...] = (
            _field(_ARRAYS, "units")),
     Family("annex_array_lus_ready", GaugeMetricFamily, "LUs of the array that serve.", ("array",),
            _field(_ARRAYS, "units_ready")),
+    Family("annex_array_fences_wanted", GaugeMetricFamily, "LUs of the array whose reservation annex has to hold.",
+           ("array",), _field(_ARRAYS, "fences_wanted")),
+    Family("annex_array_fences_held", GaugeMetricFamily, "Those of them whose reservation annex holds.", ("array",),
+           _field(_ARRAYS, "fences_held")),
     *_unit("external_lu", "LU of an array", ("array", "lun"), _external_lus),
     Family("annex_external_lu_fence_wanted", GaugeMetricFamily, "Whether annex has to hold the LU's reservation.",
            ("array", "lun"), _field(_external_lus, "fence_wanted")),
     Family("annex_external_lu_fence_held", GaugeMetricFamily, "Whether annex holds the LU's reservation.",
            ("array", "lun"), _field(_external_lus, "fenced")),
+    *_traffic("path", "path to an array", ("array", "portal"), _paths,
+              queue="Commands sent to the array, or waiting for its window."),
     Family("annex_path_up", GaugeMetricFamily, "Whether the path to the array has a session.", ("array", "portal"),
-           _paths("up")),
+           _field(_paths, "up")),
     Family("annex_path_logins", CounterMetricFamily, "Logins to the array that worked.", ("array", "portal"),
-           _paths("logins")),
+           _field(_paths, "logins")),
     Family("annex_path_failures", CounterMetricFamily, "Logins to the array that failed, and sessions that broke.",
-           ("array", "portal"), _paths("failures")),
-    Family("annex_path_queue", GaugeMetricFamily, "Commands sent to the array, or waiting for its window.",
-           ("array", "portal"), _paths("queue")),
+           ("array", "portal"), _field(_paths, "failures")),
     *_traffic("pair", "pair's primary", ("pair",), _PAIRS),
     Family("annex_pair_state", GaugeMetricFamily, "1 for the state that the pair is in.", ("pair", "state"),
            _pair_states),
@@ -260,4 +264,8 @@ FAMILIES: tuple[Family, ...] = (
     Family("annex_pair_blocks", GaugeMetricFamily, "Size of the pair, blocks.", ("pair",), _field(_PAIRS, "blocks")),
     Family("annex_pair_out_of_sync_blocks", GaugeMetricFamily, "Blocks of the pair that are not known to be equal.",
            ("pair",), _field(_PAIRS, "out_of_sync_blocks")),
+    Family("annex_pair_copied_blocks", CounterMetricFamily, "Blocks that copies have brought from leg to leg.",
+           ("pair",), _field(_PAIRS, "copied_blocks")),
+    Family("annex_pair_compared_blocks", CounterMetricFamily, "Blocks that were compared on both legs.", ("pair",),
+           _field(_PAIRS, "compared_blocks")),
 )  # fmt: skip

@@ -274,7 +274,8 @@ class HostConnection(asyncio.BufferedProtocol):
         self._execute = self._portal.handler.logged_in(session, self.drop)
         history.session_begun(session)
         if not session.discovery:
-            self._sampler = LatencySampler(session, time.monotonic, history.sampled)
+            counts = history.counts(session)
+            self._sampler = LatencySampler(session, time.monotonic, counts.reads, counts.writes)
             self._until_sample = 0
 
     def _session_ended(self, event: Event) -> None:

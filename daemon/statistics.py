@@ -11,39 +11,35 @@ latency. Latencies are sampled (`daemon.latency_sampler`).
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
+from backends.devices.block import BlockDevice
 from backends.devices.state import DeviceState
 from backends.external.array import ArrayState, ExternalArray
 from backends.external.unit import ExternalLogicalUnit
 from backends.pairs.pair import Pair
 from daemon.daemon import Daemon
-from daemon.host_history import HostStatistics, Traffic
+from daemon.host_history import HostStatistics
+from daemon.traffic import Latency, Traffic, named_errors
 from scsi.array_commands import PairFlag
-from scsi.counters import LATENCY_BOUNDS_S, Counters, Latencies
+from scsi.counters import Counters, Latencies
 from scsi.logical_unit import LogicalUnit
-from scsi.status import Status
 
 
-class Latency(msgspec.Struct):
-    """A histogram: `counts` has one number for each bucket up to `bounds_s`, and one for what took longer."""
+class DeviceStatistics(msgspec.Struct, kw_only=True):
+    """A local device; its traffic is that of the logical units on it."""
 
-    bounds_s: tuple[float, ...] = LATENCY_BOUNDS_S
-    counts: list[int] = []
-    sum_s: float = 0.0
+    ready: bool
+    failed_flushes: int
 
 
 class UnitStatistics(Traffic, kw_only=True):
-    """A logical unit, or a LU of an array; `errors` counts by "key/asc/ascq" (hexadecimal), or by the status's name."""
+    """A logical unit, or a LU of an array."""
 
     ready: bool
-    errors: dict[str, int]
-    read_latency: Latency
-    write_latency: Latency
 
 
 class ExternalUnitStatistics(UnitStatistics, kw_only=True):
@@ -61,27 +57,34 @@ class ArrayStatistics(Traffic, kw_only=True):
     ready: bool
     units: int
     units_ready: int
+    fences_wanted: int = 0
+    fences_held: int = 0
 
 
-class PathStatistics(msgspec.Struct, kw_only=True):
-    """A path to an array: `logins` that worked, `failures` of logins and sessions."""
+class PathStatistics(Traffic, kw_only=True):
+    """A path to an array: what its LUs did by it, `logins` that worked, `failures` of logins and sessions."""
 
     array: str
     portal: str
     up: bool
     logins: int
     failures: int
-    queue: int
 
 
 class PairStatistics(Traffic, kw_only=True):
-    """A pair: the traffic of its primary, and how it stands."""
+    """A pair: the traffic of its primary, what its own copies and comparisons have done, and how it stands.
+
+    Attributes:
+        copied_blocks, compared_blocks: from leg to leg, and on both; none of it is hosts' traffic.
+    """
 
     state: str
     fence_level: str
     fence_held: bool
     blocks: int
     out_of_sync_blocks: int
+    copied_blocks: int = 0
+    compared_blocks: int = 0
     blocked: bool
 
 
@@ -96,10 +99,11 @@ class LoginStatistics(msgspec.Struct, kw_only=True):
 
 
 class Statistics(msgspec.Struct, kw_only=True):
-    """All of it: by virtual device, InitiatorName, array, array/LUN, array, and number of the pair."""
+    """All of it: by device, virtual device, InitiatorName, array, array/LUN, array, and number of the pair."""
 
     uptime_s: float
     logins: LoginStatistics
+    devices: dict[str, DeviceStatistics]
     lus: dict[str, UnitStatistics]
     hosts: dict[str, HostStatistics]
     arrays: dict[str, ArrayStatistics]
@@ -122,14 +126,16 @@ def collect(daemon: Daemon, now: float) -> Statistics:
         for name, unit in assembly.units.by_name().items()
     }
     external = {unit.name: _external_unit(daemon, unit) for array in assembly.arrays.values() for unit in array.units()}
+    arrays = {name: _array(daemon, array, external.values()) for name, array in assembly.arrays.items()}
     return Statistics(
         uptime_s=round(now - daemon.started, 3),
         logins=_logins(daemon),
+        devices={name: _device(device) for name, device in assembly.devices.items()},
         lus=lus,
         hosts=daemon.portals.history.hosts(),
-        arrays={name: _array(daemon, array, external.values()) for name, array in assembly.arrays.items()},
+        arrays=arrays,
         external_lus=external,
-        paths={name: _path(daemon, name) for name in assembly.arrays},
+        paths={name: _path(daemon, name, row) for name, row in arrays.items()},
         pairs={str(pair.number): _pair(daemon, pair, lus) for pair in assembly.pairs.pairs()},
         acquisitions=len(assembly.acquisitions.all()),
     )
@@ -147,13 +153,14 @@ def _logins(daemon: Daemon) -> LoginStatistics:
     )
 
 
+def _device(device: BlockDevice) -> DeviceStatistics:
+    return DeviceStatistics(ready=device.state is DeviceState.READY, failed_flushes=device.failed_flushes)
+
+
 def _unit(unit: LogicalUnit, *, ready: bool, block_bytes: int) -> UnitStatistics:
     counters = unit.counters
     return UnitStatistics(
         ready=ready,
-        errors=_errors(counters),
-        read_latency=_latency(counters.read_latencies),
-        write_latency=_latency(counters.write_latencies),
         queue=unit.queue,
         others=counters.commands - counters.reads - counters.writes,
         **_traffic(counters, block_bytes),
@@ -169,9 +176,6 @@ def _external_unit(daemon: Daemon, unit: ExternalLogicalUnit) -> ExternalUnitSta
         ready=unit.state is DeviceState.READY,
         fence_wanted=fences.wanted(unit),
         fenced=fences.held(unit),
-        errors=_errors(counters),
-        read_latency=_latency(counters.read_latencies),
-        write_latency=_latency(counters.write_latencies),
         others=counters.commands,
         **_traffic(counters, unit.block_bytes),
     )
@@ -184,6 +188,9 @@ def _traffic(counters: Counters, block_bytes: int) -> dict[str, Any]:
         "read_bytes": counters.read_blocks * block_bytes,
         "written_bytes": counters.written_blocks * block_bytes,
         "busy_s": counters.read_latencies.sum_s + counters.write_latencies.sum_s,
+        "errors": named_errors(counters.errors),
+        "read_latency": _latency(counters.read_latencies),
+        "write_latency": _latency(counters.write_latencies),
     }
 
 
@@ -194,17 +201,22 @@ def _array(daemon: Daemon, array: ExternalArray, units: Iterable[ExternalUnitSta
         units=len(mine),
         units_ready=sum(unit.ready for unit in mine),
         queue=daemon.assembly.link(array.name).queue,
+        fences_wanted=sum(unit.fence_wanted for unit in mine),
+        fences_held=sum(unit.fence_wanted and unit.fenced for unit in mine),
     )
     for unit in mine:
-        _add(row, unit)
+        row.add(unit)
     return row
 
 
-def _path(daemon: Daemon, name: str) -> PathStatistics:
+def _path(daemon: Daemon, name: str, array: ArrayStatistics) -> PathStatistics:
+    """Give an array's path; there is one, so what the array did went by it."""
     link = daemon.assembly.link(name)
-    return PathStatistics(
+    row = PathStatistics(
         array=name, portal=link.portal, up=link.up, logins=link.logins, failures=link.failures, queue=link.queue
     )
+    row.add(array)
+    return row
 
 
 def _pair(daemon: Daemon, pair: Pair, lus: dict[str, UnitStatistics]) -> PairStatistics:
@@ -215,41 +227,18 @@ def _pair(daemon: Daemon, pair: Pair, lus: dict[str, UnitStatistics]) -> PairSta
         fence_held=bool(report.flags & PairFlag.FENCE_HELD),
         blocks=report.blocks,
         out_of_sync_blocks=report.out_of_sync_blocks,
+        copied_blocks=pair.synchronizer.copied_blocks,
+        compared_blocks=pair.synchronizer.compared_blocks,
         blocked=pair.blocked() is not None,
     )
     primary = pair.units[pair.record.primary]
     found = daemon.assembly.units.unit(primary.logical_unit.naa) if primary is not None else None
     lu = lus.get(found.virtual_device.name) if found is not None else None
     if lu is not None:
-        _add(row, lu)
+        row.add(lu)
         row.queue = lu.queue
     return row
 
 
-def _errors(counters: Counters) -> dict[str, int]:
-    errors: Counter[str] = Counter()
-    for kind, count in counters.errors.items():
-        errors[_error_words(*kind)] += count
-    return dict(errors)
-
-
-def _error_words(status: int, key: int, asc: int, ascq: int) -> str:
-    if status == Status.CHECK_CONDITION:
-        return f"{key:X}/{asc:02X}/{ascq:02X}"
-    try:
-        return Status(status).name if status else "OTHER"
-    except ValueError:  # an array may say anything
-        return "OTHER"
-
-
 def _latency(latencies: Latencies) -> Latency:
     return Latency(counts=list(latencies.counts), sum_s=latencies.sum_s)
-
-
-def _add(row: Traffic, more: Traffic) -> None:
-    row.reads += more.reads
-    row.writes += more.writes
-    row.others += more.others
-    row.read_bytes += more.read_bytes
-    row.written_bytes += more.written_bytes
-    row.busy_s += more.busy_s

@@ -22,6 +22,13 @@ ErrorKind = tuple[int, int, int, int]  # SCSI status, sense key, ASC, ASCQ; zero
 OTHER_ERRORS: Final[ErrorKind] = (0, 0, 0, 0)
 
 
+def count_error(errors: dict[ErrorKind, int], kind: ErrorKind) -> None:
+    """Count errors of one kind, and of no more kinds than may be told apart."""
+    if kind not in errors and len(errors) >= MOST_ERROR_KINDS:
+        kind = OTHER_ERRORS
+    errors[kind] = errors.get(kind, 0) + 1
+
+
 class Latencies:
     """A histogram of latencies.
 
@@ -73,6 +80,4 @@ class Counters:
 
     def count_error(self, kind: ErrorKind) -> None:
         """Count a command that ended with an error."""
-        if kind not in self.errors and len(self.errors) >= MOST_ERROR_KINDS:
-            kind = OTHER_ERRORS
-        self.errors[kind] = self.errors.get(kind, 0) + 1
+        count_error(self.errors, kind)

@@ -71,6 +71,7 @@ class Copy(Walk):
         for extent in range(chunk.lba >> shift, ((chunk.end - 1) >> shift) + 1):
             mirror.log.open[extent] = mirror.log.stamp
         mirror.dirty.clear(*chunk.run)
+        self.done_blocks += chunk.run.blocks
         chunk.finish()
 
 
@@ -83,7 +84,6 @@ class Comparison(Walk):
         self, mirror: Mirror, scheduler: Scheduler, limits: WalkLimits, ended: Callable[[WalkEnd], None]
     ) -> None:
         super().__init__(mirror, scheduler, limits, ended)
-        self.compared_blocks = 0
         self._cursor = 0
 
     def next_run(self) -> Run | None:
@@ -128,7 +128,7 @@ class Comparison(Walk):
             opened(None)
 
     def _compare(self, chunk: Chunk, ours: memoryview, theirs: memoryview) -> None:
-        self.compared_blocks += chunk.run.blocks
+        self.done_blocks += chunk.run.blocks
         if ours == theirs:
             chunk.finish()
             return

@@ -50,11 +50,22 @@ class Synchronizer:
         self._compared = False  # since the last lapse
         self._compare_again = False
         self._askers: list[Callable[[ScsiError | None], None]] = []
+        self._done_blocks: dict[type[Walk], int] = {}  # by walks that are over
 
     @property
     def walk(self) -> Walk | None:
         """What is under way, for reports."""
         return self._walk
+
+    @property
+    def copied_blocks(self) -> int:
+        """How many blocks were copied since annexd has served the pair, some of them more than once."""
+        return self._all_blocks(Copy)
+
+    @property
+    def compared_blocks(self) -> int:
+        """How many blocks were compared since annexd has served the pair."""
+        return self._all_blocks(Comparison)
 
     def set_pace(self, pace_mib_s: int) -> None:
         """Change the limit of copies, in MiB a second; 0 for none."""
@@ -125,6 +136,10 @@ class Synchronizer:
             )
         self._walk.start()
 
+    def _all_blocks(self, kind: type[Walk]) -> int:
+        walk = self._walk
+        return self._done_blocks.get(kind, 0) + (walk.done_blocks if isinstance(walk, kind) else 0)
+
     def _ready(self) -> bool:
         mirror = self._pair.mirror
         return (
@@ -148,6 +163,8 @@ class Synchronizer:
 
     def _ended(self, end: WalkEnd) -> None:
         walk, self._walk = self._walk, None
+        if walk is not None:
+            self._done_blocks[type(walk)] = self._done_blocks.get(type(walk), 0) + walk.done_blocks
         if end.stopped:
             self.advance()
         elif isinstance(walk, Copy):

@@ -79,6 +79,7 @@ class Walk(ABC):
     """One walk over a pair; a subclass says where it goes and what it does there.
 
     Attributes:
+        done_blocks: that it has copied or compared.
         rewrite: a copy writes blocks on the source again too, since a flush of it failed.
     """
 
@@ -90,6 +91,7 @@ class Walk(ABC):
         self.target = 1 - mirror.current
         self.end = WalkEnd()
         self.rewrite = False
+        self.done_blocks = 0
         self.bad = DirtyMap(mirror.dirty.blocks, mirror.dirty.block_bytes)
         self.chunk_blocks = _chunk_blocks(mirror, limits.chunk_bytes)
         self._limits = limits

@@ -67,7 +67,7 @@ class Job:
         if self.row.kind != "verify":
             return self.row.total_blocks - self._pair.row().out_of_sync_blocks
         walk = self._pair.synchronizer.walk
-        return walk.compared_blocks if isinstance(walk, Comparison) else 0
+        return walk.done_blocks if isinstance(walk, Comparison) else 0
 
     def _how_it_ended(self) -> tuple[JobState, str | None]:
         pair = self._pair

@@ -95,6 +95,7 @@ class Session:
         reads, writes, others: commands answered that brought data to the host, took data from it, and neither.
         read_bytes, written_bytes: how much data that was.
         errors: how many of them had another status than GOOD and CONDITION MET.
+        on_error: told the status and the sense data of each of those.
         sampled: a command whose answer `on_sampled` is told of, which is how latencies are measured; or None.
     """
 
@@ -143,6 +144,7 @@ class Session:
         self._max_short_bytes = 0
         self.reads = self.writes = self.others = self.errors = 0
         self.read_bytes = self.written_bytes = 0
+        self.on_error: Callable[[int, bytes], None] = _ignore_error
         self.sampled: ScsiCommand | None = None
         self.on_sampled: Callable[[ScsiCommand], None] = _ignore
 
@@ -460,6 +462,7 @@ class Session:
             self.others += 1
         if status and status != CONDITION_MET:
             self.errors += 1
+            self.on_error(status, sense)
         if (
             status
             or length != command.data_in_bytes
@@ -555,6 +558,10 @@ class Session:
         self.connection.report(f"rejected: {rejected}")
         if self._errors > self.options.max_pdu_errors:
             self.connection.fail("too many rejected PDUs")
+
+
+def _ignore_error(_status: int, _sense: bytes) -> None:
+    """Nobody counts."""
 
 
 def _ignore(_command: ScsiCommand) -> None:

@@ -82,7 +82,9 @@ def test_the_dashboard_shows_every_metric_that_is_no_mere_detail() -> None:
         "annex_build_info", "annex_discovery_sessions", "annex_acquisitions", "annex_array_lus",
         "annex_array_lus_ready", "annex_external_lu_ready", "annex_external_lu_operations", "annex_external_lu_bytes",
         "annex_external_lu_busy_seconds", "annex_external_lu_queue", "annex_path_logins", "annex_path_queue",
-        "annex_pair_bytes", "annex_pair_busy_seconds", "annex_pair_queue",
+        "annex_pair_bytes", "annex_pair_busy_seconds", "annex_pair_queue", "annex_array_latency_seconds",
+        "annex_array_errors", "annex_array_fences_wanted", "annex_array_fences_held", "annex_path_operations",
+        "annex_path_bytes", "annex_path_busy_seconds", "annex_path_latency_seconds", "annex_path_errors",
     }  # fmt: skip
 
 

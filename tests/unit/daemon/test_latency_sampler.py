@@ -5,7 +5,6 @@ import pytest
 from daemon.latency_sampler import MOST_LEFT_OUT, OFTEN_S, LatencySampler
 from scsi.counters import Counters, Latencies
 from scsi.iscsi.events import ScsiCommand
-from scsi.iscsi.session import Session
 from scsi.logical_unit import LogicalUnit
 from scsi.nexus import MappedUnit, Nexus
 from scsi.target import TargetPort
@@ -23,15 +22,12 @@ class World:
         self.unit = LogicalUnit(self.volume, bytes.fromhex("6" + "0" * 31))
         self.port = TargetPort()
         self.clock = Clock()
-        self.busy: list[float] = []
+        self.host_reads, self.host_writes = Latencies(), Latencies()
         self.peer = Peer()
         self.peer.log_in()
         (self.session,) = self.peer.logins
         self.session.nexus = Nexus(INITIATOR, bytes(6), TARGET, 1, False, {LUN: MappedUnit(self.unit)})
-        self.sampler = LatencySampler(self.session, self.clock, self._busy)
-
-    def _busy(self, _session: Session, seconds: float) -> None:
-        self.busy.append(seconds)
+        self.sampler = LatencySampler(self.session, self.clock, self.host_reads, self.host_writes)
 
     @property
     def counters(self) -> Counters:
@@ -67,7 +63,9 @@ def test_a_measured_command_stands_for_all_reads_since_the_last_one(world: World
     latencies = world.counters.read_latencies
     assert sum(latencies.counts) == world.counters.reads == 11
     assert latencies.sum_s == pytest.approx(0.003 + 10 * 0.0003)
-    assert world.busy == [pytest.approx(0.003), pytest.approx(10 * 0.0003)]
+    assert world.host_reads.counts == latencies.counts
+    assert world.host_reads.sum_s == pytest.approx(latencies.sum_s)
+    assert sum(world.host_writes.counts) == 0
 
 
 def test_a_slow_command_does_not_stand_for_those_that_overtook_it(world: World) -> None:
@@ -122,10 +120,13 @@ def test_commands_that_are_answered_are_counted_by_what_they_moved(world: World)
 
 
 def test_errors_are_counted_by_sense_and_kinds_of_them_are_bounded(world: World) -> None:
+    errors: list[tuple[int, tuple[int, int, int]]] = []
+    world.session.on_error = lambda status, sense: errors.append((status, (sense[2], sense[12], sense[13])))
     command = world.command(0xFF)
     run(world, command)
     assert world.counters.errors == {(0x02, 0x05, 0x20, 0x00): 1}
     assert world.session.errors == 1
+    assert errors == [(0x02, (0x05, 0x20, 0x00))]
     for asc in range(256):
         world.counters.count_error((0x02, 0x03, asc, 0x99))
     assert len(world.counters.errors) <= 65

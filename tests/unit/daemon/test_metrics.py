@@ -8,14 +8,15 @@ from daemon import metrics
 from daemon.host_history import HostStatistics
 from daemon.statistics import (
     ArrayStatistics,
+    DeviceStatistics,
     ExternalUnitStatistics,
-    Latency,
     LoginStatistics,
     PairStatistics,
     PathStatistics,
     Statistics,
     UnitStatistics,
 )
+from daemon.traffic import Latency
 from scsi.counters import LATENCY_BOUNDS_S, Latencies
 
 HOSTILE = (
@@ -48,13 +49,21 @@ def statistics() -> Statistics:
         logins=LoginStatistics(
             sessions=1, discovery_sessions=2, accepted=3, refused={"NOT_FOUND": 4}, protocol_faults=5
         ),
+        devices={"sdb": DeviceStatistics(ready=False, failed_flushes=2)},
         lus={"disk0": UnitStatistics(**unit)},
-        hosts={"iqn.2026-11.io.annex:host": HostStatistics(sessions=1, reads=9)},
-        arrays={"old": ArrayStatistics(ready=False, units=2, units_ready=1)},
+        hosts={"iqn.2026-11.io.annex:host": HostStatistics(
+            sessions=1, reads=9, errors={"5/24/00": 3}, read_latency=latency,
+        )},
+        arrays={"old": ArrayStatistics(
+            ready=False, units=2, units_ready=1, fences_wanted=2, fences_held=1, errors={"OTHER": 1},
+        )},
         external_lus={"old/1": ExternalUnitStatistics(array="old", lun=1, fence_wanted=True, fenced=False, **unit)},
-        paths={"old": PathStatistics(array="old", portal="192.0.2.9:3260", up=True, logins=2, failures=1, queue=0)},
+        paths={"old": PathStatistics(
+            array="old", portal="192.0.2.9:3260", up=True, logins=2, failures=1, errors={"B/4B/06": 2},
+        )},
         pairs={"1": PairStatistics(
             state="COPY", fence_level="data", fence_held=True, blocks=1000, out_of_sync_blocks=10, blocked=False,
+            copied_blocks=70, compared_blocks=30, errors={"3/0C/00": 1},
         )},
         acquisitions=1,
     )  # fmt: skip
@@ -90,6 +99,15 @@ def value(exposition: bytes, name: str, **labels: str) -> float:
         ("annex_lu_latency_seconds_bucket", {"lu": "disk0", "operation": "read", "le": "0.0002"}, 0),
         ("annex_lu_latency_seconds_bucket", {"lu": "disk0", "operation": "read", "le": "+Inf"}, 8),
         ("annex_host_operations_total", {"host": "iqn.2026-11.io.annex:host", "operation": "read"}, 9),
+        ("annex_host_errors_total", {"host": "iqn.2026-11.io.annex:host", "sense": "5/24/00"}, 3),
+        ("annex_host_latency_seconds_count", {"host": "iqn.2026-11.io.annex:host", "operation": "read"}, 8),
+        ("annex_device_ready", {"device": "sdb"}, 0),
+        ("annex_device_failed_flushes_total", {"device": "sdb"}, 2),
+        ("annex_array_fences_wanted", {"array": "old"}, 2),
+        ("annex_array_fences_held", {"array": "old"}, 1),
+        ("annex_path_errors_total", {"array": "old", "portal": "192.0.2.9:3260", "sense": "B/4B/06"}, 2),
+        ("annex_pair_copied_blocks_total", {"pair": "1"}, 70),
+        ("annex_pair_compared_blocks_total", {"pair": "1"}, 30),
         ("annex_array_ready", {"array": "old"}, 0),
         ("annex_external_lu_fence_wanted", {"array": "old", "lun": "1"}, 1),
         ("annex_external_lu_fence_held", {"array": "old", "lun": "1"}, 0),

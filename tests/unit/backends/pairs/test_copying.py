@@ -64,6 +64,16 @@ def test_progress_is_told_while_the_copy_runs() -> None:
     row = some.pair.row()
     assert row.out_of_sync_blocks == 10001 - 10 * CHUNK
     assert row.in_sync_percent == 51
+    assert some.pair.synchronizer.copied_blocks == 10 * CHUNK
+
+
+def test_blocks_that_walks_have_copied_and_compared_are_counted_beyond_their_end() -> None:
+    some = formed(hold=False)
+    some.world.wait_state(some.pair, PairState.PAIR)
+    assert (some.pair.synchronizer.copied_blocks, some.pair.synchronizer.compared_blocks) == (10001, 0)
+    for _ in range(2):
+        some.world.command(some.pair, ArrayOut.PAIR_VERIFY)
+    assert (some.pair.synchronizer.copied_blocks, some.pair.synchronizer.compared_blocks) == (10001, 2 * 10001)
 
 
 @pytest.mark.parametrize("lba", [0, 500, 511, 512, 5000, 9990])
