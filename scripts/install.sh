@@ -138,6 +138,9 @@ install_all() {
     done
     put 0644 systemd/annex.sysusers.conf "$prefix/lib/sysusers.d/annex.conf"
     put 0644 systemd/annex.tmpfiles.conf "$prefix/lib/tmpfiles.d/annex.conf"
+    for file in monitoring/*; do
+        put 0644 "$file" "$prefix/share/annex/$file"
+    done
     for page in build/man/*.[1-8]; do
         if [ -e "$page" ]; then put 0644 "$page" "$prefix/share/man/man${page##*.}/${page##*/}"; fi
     done

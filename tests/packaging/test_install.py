@@ -79,6 +79,11 @@ class TestInstalledInAFolder:
         ]
         assert found == []
 
+    def test_what_prometheus_and_grafana_read_is_there(self, folder: Path) -> None:
+        installed = {path.name: path.read_bytes() for path in (folder / "usr/share/annex/monitoring").iterdir()}
+        assert installed == {path.name: path.read_bytes() for path in (ROOT / "monitoring").iterdir()}
+        assert "annex.rules.yml" in installed
+
     def test_the_units_have_the_prefix(self, folder: Path) -> None:
         unit = (folder / "usr/lib/systemd/system/annexd.service").read_text()
         assert "ExecStart=/usr/lib/annex/venv/bin/python -I /usr/lib/annex serve" in unit

@@ -79,6 +79,12 @@ def test_wheel_has_every_module_of_the_tree_and_nothing_else(wheel: Path) -> Non
     assert shipped == tree
 
 
+def test_wheel_has_what_prometheus_and_grafana_read(wheel: Path) -> None:
+    marker = "/data/share/annex/monitoring/"
+    shipped = {name.split(marker)[1] for name in names(wheel) if marker in name}
+    assert shipped == {path.name for path in (ROOT / "monitoring").iterdir()} != set()
+
+
 def test_installed_wheel_adds_no_importable_name(prefix: Path) -> None:
     site_packages = next(prefix.glob("lib/python3.*/site-packages"))
     added = {path.name for path in site_packages.iterdir() if "dist-info" not in path.name}
