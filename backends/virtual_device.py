@@ -13,14 +13,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
+from backends.claims import claim_all
 from backends.devices.block import BlockDevice
 from backends.devices.state import DeviceState, worst
 from backends.external.unit import ExternalLogicalUnit
 from backends.regions import Region
 from backends.split_requests import Joined, Part, SplitRead, common_deallocation, shifted, shifted_read
-from scsi.volume import AllocationDone, Buffer, Deallocation, Done, Fault, ReadDone, Volume, VolumeError
+from scsi.volume import AllocationDone, Buffer, ClaimDone, Deallocation, Done, Fault, ReadDone, Volume, VolumeError
 
 
 class WriteGate(Protocol):
@@ -169,6 +171,17 @@ class VirtualDevice:
         shift = region.device_lba - region.first_lba
         blocks = min(blocks, region.end_lba - lba)
         region.device.allocation(lba + shift, blocks, shifted_read(done, shift))
+
+    def claim(self, lba: int, blocks: int, done: ClaimDone) -> None:
+        """Have each region claim its part."""
+        if self._refusal is not None:
+            done(self._refusal)
+            return
+        parts = []
+        for region, first, count in self._parts(lba, blocks):
+            shift = region.device_lba - region.first_lba
+            parts.append(partial(region.device.claim, first + shift, count))
+        claim_all(parts, done)
 
     def flush(self, done: Done) -> None:
         """Flush each device under it, once each."""

@@ -26,7 +26,7 @@ from scsi.iscsi.session import Session
 from scsi.logical_unit import LogicalUnit
 from scsi.nexus import MappedUnit, Nexus
 from scsi.target import TargetPort
-from scsi.volume import Allocation, AllocationDone, Buffer, Done, ReadDone, VolumeError
+from scsi.volume import OWN_BLOCKS, Allocation, AllocationDone, Buffer, ClaimDone, Done, ReadDone, VolumeError
 
 BLOCKS, BLOCK_BYTES, COMMAND_BLOCKS = 1 << 20, 512, 8
 COMMAND_BYTES = COMMAND_BLOCKS * BLOCK_BYTES
@@ -61,6 +61,9 @@ class Volume:
 
     def allocation(self, lba: int, blocks: int, done: AllocationDone) -> None:
         done([Allocation(blocks, mapped=True)])
+
+    def claim(self, lba: int, blocks: int, done: ClaimDone) -> None:
+        done(OWN_BLOCKS)
 
     def flush(self, done: Done) -> None:
         done(None)

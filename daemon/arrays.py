@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from backends.external.array import ExternalArray
+from backends.external.fence import FenceKeeper
 from backends.scheduler import Scheduler
 from config import model
 from daemon.array_link import ArrayLink
@@ -20,19 +21,20 @@ class LinkedArray:
         link: the path to it.
     """
 
-    def __init__(self, config: model.Array, initiator_name: str, scheduler: Scheduler) -> None:
+    def __init__(self, config: model.Array, initiator_name: str, scheduler: Scheduler, fences: FenceKeeper) -> None:
         """Make both; nothing is sent before `array.start`.
 
         Args:
             config: the array's entry, with its secrets.
             initiator_name: what annex calls itself to arrays.
             scheduler: the event loop.
+            fences: takes the fences of its LUs.
         """
         self._config = config
         self._initiator_name = initiator_name
         host, port = model.split_portal(config.portal)
         self.link = ArrayLink(config.name, host, port, self._options(config))
-        self.array = ExternalArray(config.name, self.link, scheduler, config.command_timeout_s)
+        self.array = ExternalArray(config.name, self.link, scheduler, fences, config.command_timeout_s)
 
     def change(self, config: model.Array) -> None:
         """Go on as another entry of the same name says: logged in again, if that is another way in than before.

@@ -72,11 +72,11 @@ class Assembly:
         self.table = MappingTable(state, self._workers)
         rows = self.table.define([(wanted.name, region_rows(config, wanted)) for wanted in config.virtual_devices])
         self.devices = {device.name: self._make_device(device) for device in config.devices}
+        self.fences = fences = FenceKeeper(scheduler)
         self._links = {array.name: self._make_array(array) for array in config.arrays}
         self.arrays = {name: linked.array for name, linked in self._links.items()}
         self.virtual_devices: dict[str, VirtualDevice] = {}
         self.units = Units(config)
-        self.fences = fences = FenceKeeper(scheduler)
         self.pairs = PairBook(scheduler, self._workers, state.path / "pairs", fences, self.units)
         self.acquisitions = Acquisitions(scheduler, fences)
         self._services = DaemonArrayServices(self.units, self.pairs, self.acquisitions)
@@ -194,7 +194,7 @@ class Assembly:
         return BlockDevice(config.name, config.path, self._scheduler, self._workers)
 
     def _make_array(self, config: model.Array) -> LinkedArray:
-        return LinkedArray(config, self._state.initiator_name, self._scheduler)
+        return LinkedArray(config, self._state.initiator_name, self._scheduler, self.fences)
 
     def _put(self, row: VirtualDeviceRow) -> VirtualDevice:
         """Make the virtual device of a row, and the logical unit on it."""

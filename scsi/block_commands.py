@@ -300,13 +300,15 @@ def read_row(name: str, usage: str, decode: Decode, ignored: str = "", **more: A
     )
 
 
-def write_row(name: str, usage: str, decode: Decode, ignored: str = "", **more: Any) -> Command:
+def write_row(
+    name: str, usage: str, decode: Decode, ignored: str = "", run: Run = handle_write, **more: Any
+) -> Command:
     """Make the row of a WRITE."""
     return Command(
         name,
         usage,
         decode,
-        handle_write,
+        run,
         direction=Direction.FROM_INITIATOR,
         allow=Allow.NOWHERE,
         spec=f"SBC-4 {name} command",

@@ -225,8 +225,8 @@ class CommandTable:
         action = service_action_of(cdb) if next(iter(actions.values())).service_action else 0
         row = actions.get(action)
         if row is None:
-            place = (8, None) if cdb[0] == VARIABLE_LENGTH else (1, 4)
-            raise InvalidFieldInCdb(*place, f"opcode {cdb[0]:02X}h, service action {action:02X}h")
+            why = f"opcode {cdb[0]:02X}h, service action {action:02X}h"
+            raise InvalidFieldInCdb(8, None, why) if cdb[0] == VARIABLE_LENGTH else InvalidFieldInCdb(1, 4, why)
         row.refuse_other_length(cdb)
         return row
 

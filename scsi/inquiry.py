@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from scsi.block_commands import transfer_limit_blocks
 from scsi.commands import Allow, Command, Direction
 from scsi.errors import InvalidFieldInCdb
+from scsi.exclusive_commands import compare_and_write_limit_blocks
 from scsi.nexus import Nexus
 from scsi.provisioning import encode_provisioning_page, unmap_limits, write_same_limit_blocks
 from scsi.target_port_groups import may_set
@@ -144,7 +145,7 @@ def _block_limits(unit: LogicalUnit, _nexus: Nexus) -> bytes:
     optimal = min(limit, (1 << 20) // (unit.volume.block_bytes or 512)) // physical * physical
     return _BLOCK_LIMITS.pack(
         0x01,  # WSNZ: WRITE SAME of no blocks is none of all blocks
-        0,  # MAXIMUM COMPARE AND WRITE LENGTH: there is no such command
+        compare_and_write_limit_blocks(unit),  # MAXIMUM COMPARE AND WRITE LENGTH
         physical,  # OPTIMAL TRANSFER LENGTH GRANULARITY
         limit,  # MAXIMUM TRANSFER LENGTH
         optimal,  # OPTIMAL TRANSFER LENGTH

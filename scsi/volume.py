@@ -69,9 +69,32 @@ class Allocation(NamedTuple):
     mapped: bool
 
 
+class Claim(Protocol):
+    """Blocks of a volume that nobody beside this daemon can write: what `Volume.claim` gives, until it is given up."""
+
+    def lost(self) -> bool:
+        """Tell whether others may have written since it was given."""
+
+    def give_up(self, done: Callable[[], None]) -> None:
+        """Let others write again; once. `done` is called when that is settled, possibly at once."""
+
+
+class OwnBlocks:
+    """The claim on blocks that nobody else can reach anyway."""
+
+    def lost(self) -> bool:
+        return False
+
+    def give_up(self, done: Callable[[], None]) -> None:
+        done()
+
+
+OWN_BLOCKS = OwnBlocks()
+
 ReadDone = Callable[[Buffer | VolumeError], None]
 Done = Callable[[VolumeError | None], None]
 AllocationDone = Callable[[list[Allocation] | VolumeError], None]
+ClaimDone = Callable[[Claim | VolumeError], None]
 
 
 class Volume(Protocol):
@@ -136,4 +159,11 @@ class Volume(Protocol):
         """Say which blocks have storage, in runs from `lba` on: at least one, and they may end before the range does.
 
         Who does not know says that all have.
+        """
+
+    def claim(self, lba: int, blocks: int, done: ClaimDone) -> None:
+        """Keep everybody beside this daemon from writing `blocks` blocks, at least one.
+
+        For what reads them and then writes what depends on it. Those that write through this volume are kept apart by
+        the logical unit on it.
         """

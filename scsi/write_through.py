@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scsi.volume import AllocationDone, Buffer, Deallocation, Done, ReadDone, Volume, VolumeError
+from scsi.volume import AllocationDone, Buffer, ClaimDone, Deallocation, Done, ReadDone, Volume, VolumeError
 
 
 class WriteThrough:
@@ -58,6 +58,9 @@ class WriteThrough:
 
     def allocation(self, lba: int, blocks: int, done: AllocationDone) -> None:
         self._volume.allocation(lba, blocks, done)
+
+    def claim(self, lba: int, blocks: int, done: ClaimDone) -> None:
+        self._volume.claim(lba, blocks, done)
 
     def _then_flush(self, done: Done) -> Done:
         def written(error: VolumeError | None) -> None:

@@ -27,6 +27,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from backends.devices.state import DeviceState
+from backends.external.claim import Fences
 from backends.external.dialogue import Dialogue, Script, Step, pause
 from backends.external.path import Answer, ArrayPath
 from backends.external.replies import (
@@ -78,7 +79,12 @@ class ExternalArray:
     """
 
     def __init__(
-        self, name: str, path: ArrayPath, scheduler: Scheduler, command_timeout_s: float = COMMAND_TIMEOUT_S
+        self,
+        name: str,
+        path: ArrayPath,
+        scheduler: Scheduler,
+        fences: Fences,
+        command_timeout_s: float = COMMAND_TIMEOUT_S,
     ) -> None:
         """Define it; nothing is sent before `start`.
 
@@ -86,6 +92,7 @@ class ExternalArray:
             name: see the attribute.
             path: the connection; the array starts and closes it.
             scheduler: for pauses.
+            fences: takes the fences of its LUs.
             command_timeout_s: after this a command is aborted.
         """
         self.name = name
@@ -93,6 +100,7 @@ class ExternalArray:
         self.reason = "not started"
         self._path = path
         self._scheduler = scheduler
+        self._fences = fences
         self._command_timeout_s = command_timeout_s
         self._units: list[ExternalLogicalUnit] = []
         self._discovery: Dialogue | None = None
@@ -214,6 +222,7 @@ class ExternalArray:
 
     def _add(self, unit: ExternalLogicalUnit) -> None:
         unit.hooks = self
+        unit.fences = self._fences
         self._units.append(unit)
 
     def _make_unit(self, lun: bytes, identifier: bytes = b"") -> ExternalLogicalUnit:

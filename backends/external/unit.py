@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from backends.devices.state import DeviceState
+from backends.external.claim import FenceClaim, Fences
 from backends.external.lba_status import ask_allocation
 from backends.external.operation import (
     DataOperation,
@@ -32,7 +33,7 @@ from backends.external.provisioning import Provisioning, same_steps, unmap_steps
 from backends.scheduler import Scheduler, Timer
 from scsi.counters import Counters
 from scsi.steps import Steps
-from scsi.volume import Allocation, AllocationDone, Buffer, Deallocation, Done, Fault, ReadDone, VolumeError
+from scsi.volume import Allocation, AllocationDone, Buffer, ClaimDone, Deallocation, Done, Fault, ReadDone, VolumeError
 
 COMMAND_TIMEOUT_S = 10.0
 PARK_S = 10.0  # how long a read waits for a lost link
@@ -104,6 +105,7 @@ class ExternalLogicalUnit:
         reachable: the LU was found and checked on the present session, so that `reserve`, `release` and `reset` work,
             READY or not.
         reset_needed: something of an older session may still be queued at the array, or hold a reservation there.
+        fences: who takes its fence for a claim.
         counters: what it has done; `commands` are those that are neither reads nor writes.
     """
 
@@ -137,6 +139,7 @@ class ExternalLogicalUnit:
         self.reachable = False
         self.reset_needed = False
         self.hooks: ArrayHooks | None = None
+        self.fences: Fences | None = None
         self.counters = Counters()
         self._fault: VolumeError | None = VolumeError(Fault.BECOMING_READY, f"{self.name}: not connected yet")
         self.split_blocks = 1
@@ -231,6 +234,15 @@ class ExternalLogicalUnit:
             ask_allocation(self, lba, blocks, done)
         else:
             done([Allocation(blocks, mapped=True)])
+
+    def claim(self, lba: int, blocks: int, done: ClaimDone) -> None:
+        """Keep other initiators of the array from writing: all of the LU, for as long as it takes."""
+        del lba, blocks
+        if self._fault is not None:
+            done(self._fault)
+        else:
+            assert self.fences is not None
+            FenceClaim(self, self.fences).take(done)
 
     @property
     def deallocation(self) -> Deallocation | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Protocol
 
+from backends.claims import claim_all
 from backends.pairs.mirror import Mirror
 from backends.pairs.mirror_flush import Flushes
 from backends.pairs.mirrored_ranges import MirroredSame, MirroredUnmap
 from backends.split_requests import common_deallocation
-from scsi.volume import AllocationDone, Buffer, Deallocation, Done, Fault, ReadDone, Volume, VolumeError
+from scsi.volume import AllocationDone, Buffer, ClaimDone, Deallocation, Done, Fault, ReadDone, Volume, VolumeError
 
 
 class VolumeKeeper(Protocol):
@@ -82,6 +84,11 @@ class PairedVolume:
     def allocation(self, lba: int, blocks: int, done: AllocationDone) -> None:
         self._mirror.legs[self._serving()].allocation(lba, blocks, done)
 
+    def claim(self, lba: int, blocks: int, done: ClaimDone) -> None:
+        legs = self._mirror.legs_of(self._leg)
+        parts = [partial(self._mirror.legs[leg].claim, lba, blocks) for leg in (0, 1) if legs & (1 << leg)]
+        claim_all(parts, done)
+
     def flush(self, done: Done) -> None:
         self._flushes.flush(self._leg, done)
 
@@ -123,6 +130,10 @@ class AbsentVolume:
         done(self._error)
 
     def allocation(self, lba: int, blocks: int, done: AllocationDone) -> None:
+        del lba, blocks
+        done(self._error)
+
+    def claim(self, lba: int, blocks: int, done: ClaimDone) -> None:
         del lba, blocks
         done(self._error)
 

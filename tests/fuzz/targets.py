@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from backends.external.array import ExternalArray
+from backends.external.fence import FenceKeeper
 from scsi.iscsi.chap import ChapPolicy, Credentials
 from scsi.iscsi.initiator_task import Undelivered
 from scsi.iscsi.options import TargetOptions
@@ -163,7 +164,7 @@ def array_answers(data: bytes) -> str:
     """Answers that an external array gives while its LUs are set up, read and written: kind, status, length, data."""
     clock = VirtualScheduler()
     path = ScriptedArray(clock, data).path()
-    external = ExternalArray("old", path, clock)
+    external = ExternalArray("old", path, clock, FenceKeeper(clock))
     external.start()
     path.up()
     clock.advance(30)

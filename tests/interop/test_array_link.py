@@ -77,8 +77,8 @@ class Initiator:
     def __init__(self, port: int, options: InitiatorOptions = OPTIONS, timeout_s: float = 5.0) -> None:
         scheduler = LoopScheduler(asyncio.get_running_loop())
         self.link = ArrayLink("old", "127.0.0.1", port, options)
-        self.array = ExternalArray("old", self.link, scheduler, timeout_s)
         self.fences = FenceKeeper(scheduler)
+        self.array = ExternalArray("old", self.link, scheduler, self.fences, timeout_s)
         self.array.start()
 
     @property

@@ -15,6 +15,7 @@ from typing import Any
 
 from backends.devices.state import DeviceState
 from backends.external.array import ExternalArray
+from backends.external.fence import FenceKeeper
 from backends.external.path import Answer, PathListener
 from backends.external.unit import ExternalLogicalUnit
 from scsi.iscsi.initiator_task import Undelivered
@@ -528,7 +529,8 @@ class Rig:
         self.clock = VirtualScheduler()
         self.array = FakeArray(self.clock, *units)
         self.path = self.array.path()
-        self.external = ExternalArray("old", self.path, self.clock)
+        self.fences = FenceKeeper(self.clock)
+        self.external = ExternalArray("old", self.path, self.clock, self.fences)
         self.external.start()
         if connect:
             self.path.up()

@@ -7,7 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from backends.devices.state import DeviceState
-from scsi.volume import Allocation, AllocationDone, Buffer, Deallocation, Done, Fault, ReadDone, VolumeError
+from scsi.volume import (
+    OWN_BLOCKS,
+    Allocation,
+    AllocationDone,
+    Buffer,
+    ClaimDone,
+    Deallocation,
+    Done,
+    Fault,
+    ReadDone,
+    VolumeError,
+)
 
 
 @dataclass
@@ -146,6 +157,10 @@ class MemoryVolume:
             else:
                 runs.append(Allocation(1, mapped))
         done(self.unready or runs)
+
+    def claim(self, lba: int, blocks: int, done: ClaimDone) -> None:
+        self._place(lba, blocks)
+        done(self.unready or OWN_BLOCKS)
 
     def flush(self, done: Done) -> None:
         def finish(error: VolumeError | None) -> None:

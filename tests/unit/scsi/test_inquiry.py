@@ -131,7 +131,8 @@ def test_block_limits_have_64_bytes_and_the_transfer_limit(host: c.Host, volume:
     assert theirs["opt_xfer_len_gran"] == 8
     assert theirs["max_xfer_len"] == 32768
     assert theirs["opt_xfer_len"] == 2048
-    for absent in ("max_caw_len", "max_unmap_lba_count", "max_unmap_bd_count", "max_pfetch_len"):
+    assert theirs["max_caw_len"] == 255
+    for absent in ("max_unmap_lba_count", "max_unmap_bd_count", "max_pfetch_len"):
         assert theirs[absent] == 0
     volume.max_transfer_blocks = 100
     theirs = read_by_pyscsi(host, 0xB0)
