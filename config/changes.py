@@ -69,7 +69,10 @@ def _target_entries(target: model.Target) -> Iterator[tuple[str, dict[str, objec
     yield f"/iscsi/{target.name}", {}
     group = f"/iscsi/{target.name}/tpg1"
     for portal in target.portals:
-        yield f"{group}/portals/{model.join_portal(*model.split_portal(portal))}", {}
+        address = model.split_portal(portal)
+        tag = model.portal_group_tag(target, address)
+        own: dict[str, object] = {} if tag == model.DEFAULT_PORTAL_GROUP else {"group": tag}
+        yield f"{group}/portals/{model.join_portal(*address)}", own
     for lun in target.luns:
         yield f"{group}/luns/{lun.lun}", _fields(lun)
     for acl in target.acls:

@@ -78,6 +78,8 @@ DESCRIPTIONS: dict[type[model.Entry], dict[str, str]] = {
         "luns": "what a host sees that has no list of its own",
         "acls": "one per host",
         "anyone": "admits hosts without an ACL; left out: only hosts with an ACL get in",
+        "portal_groups": "portal group tag, 1 … 65535, by portal, of those that are not in group 1. Each group is a "
+        "path of its own to hosts, with an access state of its own (ALUA)",
     },
     model.Lun: {
         "lun": "0 … 255",

@@ -26,6 +26,7 @@ from config.errors import ConfigError
 
 VERSION: Literal[2] = 2
 MAX_LUN = 255
+DEFAULT_PORTAL_GROUP = 1
 MAX_BLOCKS = 1 << 64  # SBC-4: an LBA has at most 8 bytes
 MAX_PATH_BYTES = 4095  # PATH_MAX with its NUL
 MAX_CHAP_NAME_BYTES = 255  # RFC 7143 9.2.1 leaves it open; what Linux and libiscsi take
@@ -136,13 +137,18 @@ class Anyone(Entry):
 
 
 class Target(Entry):
-    """A target name, the portals it answers on, its LUNs, and its hosts. No `anyone`: only hosts with an ACL."""
+    """A target name, the portals it answers on, its LUNs, and its hosts. No `anyone`: only hosts with an ACL.
+
+    `portal_groups` gives the portal group tag of a portal; those that it does not name are group 1. The portals of one
+    group are one path to hosts: one target port, and one target port group.
+    """
 
     name: str
     portals: list[str]
     luns: list[Lun]
     acls: list[Acl] = []
     anyone: Anyone | None = None
+    portal_groups: dict[str, int] = {}
 
 
 class Discovery(Entry):
@@ -216,6 +222,17 @@ def split_portal(portal: str, default_port: int = 3260) -> tuple[str, int]:
 def join_portal(host: str, port: int) -> str:
     """Give "host:port", or "[v6]:port"."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def portal_group_tag(target: Target, address: tuple[str, int]) -> int:
+    """Give the tag of the portal group that a portal is in; `address` as `split_portal` gives it."""
+    tags = (tag for portal, tag in target.portal_groups.items() if split_portal(portal) == address)
+    return next(tags, DEFAULT_PORTAL_GROUP)
+
+
+def portal_group_tags(target: Target) -> set[int]:
+    """Give the tags of all portal groups of a target."""
+    return {portal_group_tag(target, split_portal(portal)) for portal in target.portals}
 
 
 def check(config: Config) -> None:
@@ -376,6 +393,17 @@ def _overlaps(config: Config) -> Iterator[ConfigError]:
                 yield ConfigError(late.place, f"shares blocks with {other.place}")
 
 
+def _portal_groups(place: str, target: Target) -> Iterator[ConfigError]:
+    known = [split_portal(portal) for portal in target.portals if _PORTAL.fullmatch(portal)]
+    for portal, tag in target.portal_groups.items():
+        problems = list(_portal(place, portal))
+        yield from problems
+        if not problems and split_portal(portal) not in known:
+            yield ConfigError(place, f"{portal!r} is not a portal of the target")
+        if not 1 <= tag <= 0xFFFF:
+            yield ConfigError(place, f"{tag} is not a portal group tag", "1 … 65535")
+
+
 def _targets(config: Config) -> Iterator[ConfigError]:
     virtual_devices = {virtual_device.name for virtual_device in config.virtual_devices}
     yield from _duplicates("targets", "name", [target.name for target in config.targets])
@@ -386,6 +414,7 @@ def _targets(config: Config) -> Iterator[ConfigError]:
             yield ConfigError(f"{place}.portals", "a target needs at least one portal")
         for number, portal in enumerate(target.portals):
             yield from _portal(f"{place}.portals[{number}]", portal)
+        yield from _portal_groups(f"{place}.portal_groups", target)
         yield from _luns(f"{place}.luns", target.luns, virtual_devices)
         yield from _duplicates(f"{place}.acls", "initiator", [acl.initiator for acl in target.acls])
         for number, acl in enumerate(target.acls):

@@ -13,7 +13,7 @@ from scsi.iscsi.errors import LoginRefused, LoginStatus
 from scsi.logical_unit import LogicalUnit
 from scsi.nexus import Limit, MappedUnit
 
-PORTAL_GROUP_TAG = 1  # every portal of a target is one portal group: a session may move between them
+_DISCOVERY_TAG = model.DEFAULT_PORTAL_GROUP  # of a session that is to no target
 _WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - recognised here, bound only if the configuration says so
 
 
@@ -25,6 +25,7 @@ class Rights(NamedTuple):
         acl: its own, None for one of anyone.
         luns: that it is shown.
         array_control, read_only: see `config.model`.
+        portal_groups: the tags of all portal groups of the target.
     """
 
     hosts: PortalHosts
@@ -33,6 +34,7 @@ class Rights(NamedTuple):
     luns: list[model.Lun]
     array_control: bool
     read_only: bool
+    portal_groups: Collection[int] = (model.DEFAULT_PORTAL_GROUP,)
 
 
 class PortalHosts:
@@ -97,18 +99,19 @@ class PortalHosts:
                 )
             luns = target.luns if acl.luns is None else acl.luns
             chap = _chap_policy(acl.chap, acl.mutual_chap)
-            rights = Rights(self, addresses, acl, luns, acl.array_control, read_only=False)
-            return Admission(chap, PORTAL_GROUP_TAG, context=rights)
+            rights = Rights(self, addresses, acl, luns, acl.array_control, False, model.portal_group_tags(target))
+            return Admission(chap, model.portal_group_tag(target, self._portal), context=rights)
         if target.anyone is None or not _admitted_from(target.anyone.addresses, addresses.peer_address):
             raise LoginRefused(LoginStatus.AUTHORIZATION_FAILURE, f"no ACL at {target_name!r} for {initiator_name!r}")
         anyone = target.anyone
-        rights = Rights(self, addresses, None, target.luns, anyone.array_control, anyone.read_only)
-        return Admission(None, PORTAL_GROUP_TAG, context=rights)
+        groups = model.portal_group_tags(target)
+        rights = Rights(self, addresses, None, target.luns, anyone.array_control, anyone.read_only, groups)
+        return Admission(None, model.portal_group_tag(target, self._portal), context=rights)
 
     def admit_discovery(self, initiator_name: str, addresses: Addresses) -> Admission:
         """Say how this host may ask for targets; what it then sees are only those that would admit it."""
         chap = _chap_policy(self._discovery.chap, self._discovery.mutual_chap) if self._discovery else None
-        return Admission(chap, PORTAL_GROUP_TAG)
+        return Admission(chap, _DISCOVERY_TAG)
 
     def targets(self, initiator_name: str, addresses: Addresses) -> Iterator[TargetListing]:
         """List the targets that would admit this host on the portal where it asks, with their portals."""
@@ -124,7 +127,8 @@ class PortalHosts:
         """
         for address, port in map(model.split_portal, target.portals):
             if (address, port) not in self._draining:
-                yield Portal(addresses.local_address if address in _WILDCARDS else address, port, PORTAL_GROUP_TAG)
+                seen = addresses.local_address if address in _WILDCARDS else address
+                yield Portal(seen, port, model.portal_group_tag(target, (address, port)))
 
 
 def read_write_hosts(config: model.Config, virtual_device: str) -> frozenset[str]:

@@ -7,13 +7,16 @@ rights that it would get, or it ends.
 from __future__ import annotations
 
 import logging
-from collections import Counter, defaultdict
+import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from backends.scheduler import Scheduler
 from config import model
 from daemon.hosts import Rights, lun_map
 from daemon.limits import Limits
+from scsi.access_states import TargetPortGroups
 from scsi.iscsi.directory import Admission
 from scsi.iscsi.errors import LoginRefused
 from scsi.iscsi.events import ScsiCommand, SessionEnded, TaskManagement
@@ -21,6 +24,8 @@ from scsi.iscsi.session import Session
 from scsi.logical_unit import LogicalUnit
 from scsi.nexus import Limit, MappedUnit, Nexus
 from scsi.target import TargetPort, execute_without_unit
+
+MOST_TARGET_PORTS = 0xFFFF  # SPC-6: relative target port identifiers 1 to 65535
 
 _log = logging.getLogger(__name__)
 
@@ -40,13 +45,33 @@ class Sessions:
         scheduler: Scheduler,
         host_gone: Callable[[str], None],
     ) -> None:
-        self._ports: defaultdict[str, TargetPort] = defaultdict(TargetPort)
+        self._ports: dict[str, TargetPort] = {}
+        self._numbers: dict[int, tuple[str, int]] = {}
         self._units = units
         self._scheduler = scheduler
         self._host_gone = host_gone
         self._limits = Limits(scheduler)
         self._ends: dict[Session, Callable[[], None]] = {}
         self._sessions_of: Counter[str] = Counter()
+
+    def port(self, target_name: str) -> TargetPort:
+        """Give what takes the commands for a target; it need not have sessions."""
+        port = self._ports.get(target_name)
+        if port is None:
+            port = self._ports[target_name] = TargetPort(TargetPortGroups(partial(self._number, target_name)))
+        return port
+
+    def _number(self, target_name: str, tag: int) -> int:
+        """Number a target port, as no other of the daemon is, and after a restart the same.
+
+        Hosts tell paths to a unit apart by it, also those that come by several targets. So it is made of the name; two
+        names that come to the same number share it out by who comes first.
+        """
+        name = (target_name, tag)
+        number = zlib.crc32(f"{target_name},{tag}".encode()) % MOST_TARGET_PORTS + 1
+        while self._numbers.setdefault(number, name) != name:
+            number = number % MOST_TARGET_PORTS + 1
+        return number
 
     def logged_in(self, session: Session, end: Callable[[], None]) -> Callable[[ScsiCommand], None]:
         """Make the nexus of a new session; give what executes its commands.
@@ -59,7 +84,7 @@ class Sessions:
             return execute_without_unit
         if session in self._ends:  # it has another connection now, and goes on
             self._ends[session] = end
-            return self._ports[session.target_name].execute
+            return self.port(session.target_name).execute
         rights: Rights = session.admission.context
         nexus = Nexus(
             session.initiator_name,
@@ -72,7 +97,8 @@ class Sessions:
         session.nexus = nexus
         self._ends[session] = end
         self._sessions_of[nexus.initiator_name] += 1
-        port = self._ports[session.target_name]
+        port = self.port(session.target_name)
+        port.groups.keep(rights.portal_groups)
         # What it was admitted to when its login began may have changed since.
         reason = self._rights_again(session)
         if reason:
@@ -85,7 +111,7 @@ class Sessions:
 
     def manage(self, request: TaskManagement) -> None:
         """Carry out a task management function."""
-        self._ports[request.session.target_name].manage(request)
+        self.port(request.session.target_name).manage(request)
 
     def session_ended(self, event: SessionEnded) -> None:
         """Lose the nexus of a session."""
@@ -94,7 +120,7 @@ class Sessions:
             return
         nexus: Nexus = session.nexus
         del self._ends[session]
-        self._ports[session.target_name].nexus_lost(nexus)
+        self.port(session.target_name).nexus_lost(nexus)
         self._sessions_of[nexus.initiator_name] -= 1
         _log.info(
             "the session of %r has ended: %s",
@@ -113,7 +139,7 @@ class Sessions:
             if reason:
                 self.end(session, reason)
             else:
-                self._ports[session.target_name].remap(session.nexus, self._lun_map(session, units))
+                self.port(session.target_name).remap(session.nexus, self._lun_map(session, units))
 
     def _lun_map(self, session: Session, units: Mapping[str, LogicalUnit]) -> dict[bytes, MappedUnit]:
         def limit_of(lun: model.Lun) -> Limit | None:
@@ -132,9 +158,12 @@ class Sessions:
             return str(refusal)
         if (now.context.acl is None) != (rights.acl is None):
             return "its ACL has come or gone"
+        if now.target_portal_group_tag != session.target_portal_group_tag:
+            return "its portal is in another group now"
         if now.chap is not None and before.chap is None:
             return "it has not proved itself, and has to"
         session.admission = now
+        self.port(session.target_name).groups.keep(now.context.portal_groups)
         session.nexus.array_control = now.context.array_control
         return ""
 

@@ -7,6 +7,7 @@ from config.shell.node import Collection, Entry, Row, Summary
 from config.shell.words import number, truth
 
 DEFAULT_PORT = 3260
+_BEST = "active_optimized"
 
 
 class PortalNode(Entry):
@@ -15,12 +16,27 @@ class PortalNode(Entry):
     kind = "/iscsi/TARGET/tpg1/portals/PORTAL"
 
     def summary(self) -> Summary:
-        return ("draining", False) if self.row.get("draining") else ("open", True)
+        if self.row.get("draining"):
+            return "draining", False
+        access = self.row.get("access", _BEST)
+        group = self.row.get("group", 1)
+        words = [f"group {group}"] if group != 1 else []
+        words += ["open" if access == _BEST else access.replace("_", " ")]
+        return ", ".join(words), access == _BEST
 
     def ui_command_drain(self, on: str = "true") -> None:
         drain = truth("drain", on)
         answer = self.shell.api.post(f"{self.url}/drain", {"drain": drain})
         self.say_done(answer, f"{self.name} " + ("admits no new sessions" if drain else "admits sessions"))
+
+    def ui_command_access(self, state: str) -> None:
+        answer = self.shell.api.post(f"{self.url}/access", {"access": state})
+        self.say_done(answer, f"{self.name}, group {answer['group']}, is {answer['access']}")
+
+    def ui_command_group(self, tag: str) -> None:
+        self.say_done(
+            self.shell.api.put(f"{self.url}/group", {"group": number("tag", tag)}), f"{self.name} is in group {tag}"
+        )
 
 
 class PortalsNode(Collection):

@@ -136,7 +136,19 @@ TPG = {
                 "Admit no new sessions here, and let those there are end; with false admit them again.",
                 {"on": "true or false"},
                 ("drain", "drain false"),
-            )
+            ),
+            "access": CommandText(
+                "STATE",
+                "Say how hosts are to use this path (ALUA): for all portals of its group, and not saved.",
+                {"state": "active_optimized, active_non_optimized, standby, unavailable or transitioning"},
+                ("access standby", "access active_optimized"),
+            ),
+            "group": CommandText(
+                "TAG",
+                "Put it into a portal group, a path of its own to hosts; its sessions end, and hosts log in again.",
+                {"tag": "1 to 65535; all portals are in group 1 at first"},
+                ("group 2",),
+            ),
         },
     ),
 }

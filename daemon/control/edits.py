@@ -104,8 +104,26 @@ def remove(config: model.Config, place: Place) -> None:
     """
     entry = find(config, place)
     holder, noun = _list(config, place[:-1])
+    if place[-2] == "portals":
+        put_portal_group(config, place, model.DEFAULT_PORTAL_GROUP)
     # By identity: of two equal entries of a list this one is meant.
     setattr(holder, noun.field, [other for other in getattr(holder, noun.field) if other is not entry])
+
+
+def put_portal_group(config: model.Config, place: Place, tag: int) -> None:
+    """Put the portal at a place into a portal group.
+
+    Raises:
+        UnknownError: it is not there.
+    """
+    portal: str = find(config, place)
+    target: model.Target = find(config, place[:2])
+    others = {
+        other: its
+        for other, its in target.portal_groups.items()
+        if model.split_portal(other) != model.split_portal(portal)
+    }
+    target.portal_groups = others if tag == model.DEFAULT_PORTAL_GROUP else others | {portal: tag}
 
 
 def patch(config: model.Config, place: Place, fields: dict[str, Any]) -> None:

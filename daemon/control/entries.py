@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -14,6 +14,7 @@ from daemon.control.errors import RefusedError, UnknownError
 from daemon.control.route import IN_CHANGE, Asked, ChangeAnswer, Control, Fields, Route
 from daemon.daemon import Daemon
 from daemon.portals import LOGOUT_WITHIN_S
+from scsi.access_states import AccessState
 
 
 class DrainForm(msgspec.Struct, forbid_unknown_fields=True):
@@ -21,6 +22,18 @@ class DrainForm(msgspec.Struct, forbid_unknown_fields=True):
 
     drain: bool
     within_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = LOGOUT_WITHIN_S
+
+
+class AccessForm(msgspec.Struct, forbid_unknown_fields=True):
+    """In what way hosts are to use a path: the states of SPC's asymmetric logical unit access."""
+
+    access: Literal["active_optimized", "active_non_optimized", "standby", "unavailable", "transitioning"]
+
+
+class GroupForm(msgspec.Struct, forbid_unknown_fields=True):
+    """The tag of a portal group."""
+
+    group: Annotated[int, msgspec.Meta(ge=1, le=0xFFFF)]
 
 
 # --- Lists ------------------------------------------------------------------------------------------------------------
@@ -50,7 +63,9 @@ def _entries(noun: str, *holders: str) -> Rows:
     def rows(daemon: Daemon, names: Mapping[str, str]) -> list[Any]:
         holder = edits.find(daemon.config, _place(holders, names))
         entries = getattr(holder, edits.NOUNS[noun].field) or []
-        return [views.portal_row(daemon, entry) if noun == "portals" else edits.redacted(entry) for entry in entries]
+        return [
+            views.portal_row(daemon, holder, entry) if noun == "portals" else edits.redacted(entry) for entry in entries
+        ]
 
     return rows
 
@@ -141,7 +156,21 @@ async def _drain(control: Control, asked: Asked) -> dict[str, Any]:
         portals.drain(address, asked.body.within_s)
     else:
         portals.undrain(address)
-    return views.portal_row(control.daemon, portal)
+    return views.portal_row(control.daemon, edits.find(control.daemon.config, place[:2]), portal)
+
+
+async def _set_access(control: Control, asked: Asked) -> dict[str, Any]:
+    place = _place(("targets", "portals"), asked.names)
+    portal: str = edits.find(control.daemon.config, place)
+    target: model.Target = edits.find(control.daemon.config, place[:2])
+    tag = model.portal_group_tag(target, model.split_portal(portal))
+    control.daemon.sessions.port(target.name).groups.hold(tag, AccessState[asked.body.access.upper()])
+    return views.portal_row(control.daemon, target, portal)
+
+
+async def _put_group(control: Control, asked: Asked) -> ChangeAnswer:
+    place = _place(("targets", "portals"), asked.names)
+    return await control.change(lambda config: edits.put_portal_group(config, place, asked.body.group), asked.query)
 
 
 # --- Sections ---------------------------------------------------------------------------------------------------------
@@ -186,6 +215,15 @@ _SECTIONS = [
         "POST", "/v1/targets/{target}/portals/{portal}/drain", Right.CHANGE,
         "Send the sessions of a portal away and admit none, or admit them again; it is not saved", _Row, _drain,
         body=DrainForm,
+    ),
+    Route(
+        "POST", "/v1/targets/{target}/portals/{portal}/access", Right.CHANGE,
+        "Set the access state (ALUA) of the portal's group, for all hosts; it is not saved", _Row, _set_access,
+        body=AccessForm,
+    ),
+    Route(
+        "PUT", "/v1/targets/{target}/portals/{portal}/group", Right.CHANGE,
+        "Put a portal into a portal group; its sessions end", ChangeAnswer, _put_group, body=GroupForm, query=IN_CHANGE,
     ),
 ]  # fmt: skip
 

@@ -212,13 +212,19 @@ def target_row(daemon: Daemon, target: model.Target) -> dict[str, Any]:
     """Show a target: its entry without secrets, and how many sessions it has."""
     sessions = sum(1 for session in daemon.registry if not session.discovery and session.target_name == target.name)
     row: dict[str, Any] = redacted(target)
-    return row | {"sessions": sessions, "portals": [portal_row(daemon, portal) for portal in target.portals]}
+    return row | {"sessions": sessions, "portals": [portal_row(daemon, target, portal) for portal in target.portals]}
 
 
-def portal_row(daemon: Daemon, portal: str) -> dict[str, Any]:
-    """Show a portal of a target."""
+def portal_row(daemon: Daemon, target: model.Target, portal: str) -> dict[str, Any]:
+    """Show a portal of a target, with its portal group and the access state of that."""
     address = model.split_portal(portal)
-    return {"portal": model.join_portal(*address), "draining": address in daemon.portals.draining}
+    tag = model.portal_group_tag(target, address)
+    return {
+        "portal": model.join_portal(*address),
+        "draining": address in daemon.portals.draining,
+        "group": tag,
+        "access": daemon.sessions.port(target.name).groups.of(tag).state.name.lower(),
+    }
 
 
 def vdev_name(daemon: Daemon, naa: bytes) -> str:

@@ -21,7 +21,7 @@ import pytest
 
 from daemon.control.server import FIRST_REQUEST_LIMIT_S
 from tests.support.control import ControlClient, part
-from tests.support.host import GOOD, Host, HostLost, read_cdb
+from tests.support.host import GOOD, Host, HostLost, read_cdb, sense_of
 from tests.support.ports import free_port
 from tests.support.served import Served
 
@@ -266,6 +266,27 @@ AS_SOMEBODY = """
 import os, socket, sys
 os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[3]))
 with socket.socket(socket.AF_UNIX) as asker:
+def test_a_portal_group_is_a_path_of_its_own_and_its_access_state_is_what_hosts_find(
+    api: ControlClient, served: Served
+) -> None:
+    add_disks(api, served.folder)
+    portals, second = f"/v1/targets/{TARGET}/portals", free_port()
+    other = f"{portals}/{part(f'127.0.0.1:{second}')}"
+    assert api.ask("POST", f"/v1/targets/{TARGET}/luns", {"lun": 0, "virtual_device": "v-one"}).status == 201
+    assert api.ask("POST", portals, {"portal": f"127.0.0.1:{second}"}).status == 201
+    assert api.ask("PUT", f"{other}/group", {"group": 2}).status == 200
+    ready, port_of = bytes(6), bytes.fromhex("12018300ff00")  # the sessions have one ISID, and are at two target ports
+    with Host(served.port, target=TARGET) as one, Host(second, target=TARGET) as two:
+        assert one.command(port_of, data_in_bytes=255).data_in != two.command(port_of, data_in_bytes=255).data_in
+        answer = api.ask("POST", f"{other}/access", {"access": "standby"})
+        assert (answer.document["group"], answer.document["access"]) == (2, "standby")
+        assert one.command(ready).status == 0
+        assert sense_of(two.command(ready)) == (2, 0x04, 0x0B)
+        assert api.ask("POST", f"{other}/access", {"access": "active_optimized"}).status == 200
+        assert two.command(ready).status == 0
+    assert api.ask("POST", f"{other}/access", {"access": "asleep"}).status == 400
+
+
     try:
         asker.connect(sys.argv[1])
     except PermissionError:

@@ -144,6 +144,20 @@ def test_discovery_asks_for_its_own_chap() -> None:
     assert (chap.accepted.name, chap.mutual) == ("disco", False)
 
 
+def test_a_portal_is_of_the_group_that_its_target_gives_it() -> None:
+    config = configuration()
+    target = config.targets[0]
+    target.portals = [*target.portals, "127.0.0.9:3260"]
+    target.portal_groups = {"127.0.0.9": 7}
+    model.check(config)
+    hosts = PortalHosts(config, ("127.0.0.9", 3260))
+    admission = hosts.admit(KNOWN, target.name, FROM_HERE)
+    assert admission.target_portal_group_tag == 7
+    assert set(admission.context.portal_groups) == {1, 7}
+    (listing,) = hosts.targets(KNOWN, FROM_HERE)
+    assert [portal.target_portal_group_tag for portal in listing.portals] == [1, 1, 7]
+
+
 def test_only_explicit_read_write_mappings_count_as_other_hosts() -> None:
     assert read_write_hosts(configuration(), "v") == {KNOWN}
     assert read_write_hosts(configuration(), "w") == frozenset()

@@ -10,6 +10,7 @@ import pytest
 from config import model
 from daemon.hosts import PortalHosts
 from daemon.sessions import Sessions
+from scsi.access_states import AccessState
 from scsi.iscsi.directory import Addresses, Admission
 from scsi.iscsi.events import EndReason, SessionEnded
 from scsi.logical_unit import LogicalUnit
@@ -134,6 +135,7 @@ def to_anyone(target: model.Target) -> None:
         to_anyone,
         lambda target: setattr(target, "name", "iqn.2026-11.org.example:another"),
         lambda target: setattr(target, "portals", ["127.0.0.1:3261"]),
+        lambda target: setattr(target, "portal_groups", {"127.0.0.1:3260": 2}),
         give_chap(SECRET),
     ],
 )
@@ -157,6 +159,28 @@ def test_a_host_that_has_proved_itself_stays_when_its_secret_changes(house: Hous
     assert not session.ended
     house.change(give_chap(SECRET))  # it proved itself before, but not for what it is now
     assert session.ended
+
+
+def test_target_ports_of_two_targets_have_two_numbers_and_after_a_restart_the_same(house: House) -> None:
+    numbers = [house.sessions.port(name).groups.of(tag).identifier for name in (TARGET, f"{TARGET}2") for tag in (1, 2)]
+    assert len(set(numbers)) == 4
+    again = House()
+    assert again.sessions.port(f"{TARGET}2").groups.of(2).identifier == numbers[3]
+
+
+def test_target_ports_whose_names_make_the_same_number_share_it_out(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zlib.crc32", lambda _name: 0xFFFE)
+    numbers = [house.sessions.port(TARGET).groups.of(tag).identifier for tag in (1, 2, 1, 3)]
+    assert numbers == [0xFFFF, 1, 0xFFFF, 2]
+
+
+def test_the_access_state_of_a_group_is_that_of_its_sessions(house: House) -> None:
+    session = house.log_in(house.begin())
+    house.sessions.port(TARGET).groups.hold(1, AccessState.STANDBY)
+    assert session.nexus.port_group.state is AccessState.STANDBY
+    assert house.log_in(house.begin()).nexus.port_group.state is AccessState.STANDBY
 
 
 def test_a_login_under_way_while_the_configuration_changes_gets_what_is_in_force_at_its_end(house: House) -> None:

@@ -78,6 +78,19 @@ def test_a_removed_entry_takes_what_is_in_it_along_and_no_other(config: model.Co
     assert len(config.targets[0].luns) == 1
 
 
+def test_a_portal_is_put_into_a_group_and_taken_out_with_it(config: model.Config) -> None:
+    target = config.targets[0]
+    place = ["targets", target.name, "portals", target.portals[0]]
+    edits.put_portal_group(config, place, 3)
+    assert target.portal_groups == {target.portals[0]: 3}
+    assert model.portal_group_tag(target, model.split_portal(target.portals[0])) == 3
+    edits.put_portal_group(config, place, 1)
+    assert target.portal_groups == {}
+    edits.put_portal_group(config, place, 3)
+    edits.remove(config, place)
+    assert target.portal_groups == {}
+
+
 def test_a_patch_changes_the_fields_it_names(config: model.Config) -> None:
     place = (*ACL, "luns", "0")
     edits.patch(config, place, {"read_only": True})
