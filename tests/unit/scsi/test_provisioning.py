@@ -439,7 +439,7 @@ operations = st.one_of(
 )
 
 
-@settings(max_examples=150)
+@settings(deadline=None, max_examples=150)
 @given(st.lists(operations, max_size=12))
 def test_a_unit_holds_what_a_list_of_blocks_would_hold(steps: list[tuple[str, object, int]]) -> None:
     volume = MemoryVolume(SMALL, BLOCK)
@@ -471,7 +471,7 @@ def test_a_unit_holds_what_a_list_of_blocks_would_hold(steps: list[tuple[str, ob
     assert [not status for _, blocks, status in found for _ in range(blocks)] == mapped
 
 
-@settings(max_examples=300)
+@settings(deadline=None, max_examples=300)
 @given(st.binary(max_size=72), st.integers(0, 80))
 def test_any_parameter_list_of_unmap_is_carried_out_or_refused(data: bytes, length: int) -> None:
     volume = MemoryVolume(SMALL, BLOCK)
@@ -485,7 +485,7 @@ def test_any_parameter_list_of_unmap_is_carried_out_or_refused(data: bytes, leng
     assert set(volume.data) <= {0x00, 0xAA}
 
 
-@settings(max_examples=300)
+@settings(deadline=None, max_examples=300)
 @given(st.sampled_from((0x41, 0x42, 0x93, 0x9E)), st.binary(min_size=15, max_size=15), st.binary(max_size=BLOCK))
 def test_any_cdb_is_carried_out_or_refused(opcode: int, rest: bytes, data: bytes) -> None:
     volume = MemoryVolume(SMALL, BLOCK)
