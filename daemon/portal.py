@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from daemon.deadline import Deadline
+from daemon.draining import Drain
 from daemon.host_history import HostHistory
 from daemon.latency_sampler import NEVER, LatencySampler
 from scsi.iscsi.connection import Connection
@@ -69,7 +70,7 @@ class Portal:
         self._in_login: dict[HostConnection, None] = {}
         self.history = history or HostHistory()
         self._server: asyncio.Server | None = None
-        self._dropping: asyncio.TimerHandle | None = None
+        self._drain: Drain | None = None
 
     async def listen(self, host: str, port: int, inherited: socket.socket | None = None) -> None:
         """Listen on an address.
@@ -98,30 +99,29 @@ class Portal:
         if self._server is not None:
             self._server.close()
 
-    def send_away(self, within_s: int) -> None:
-        """Ask the hosts of all sessions to log out, and drop those that are still there when the time is up."""
-        self.let_stay()
-        for connection in list(self._connections):
-            connection.request_logout(within_s)
-        self._dropping = asyncio.get_running_loop().call_later(within_s, self._drop_sessions)
+    def send_away(self, name: str, within_s: int) -> None:
+        """Ask the hosts of all sessions to log out, and drop those that are still there when the time is up.
+
+        Args:
+            name: of the portal, for the log.
+            within_s: the time.
+        """
+        if self._drain is not None:
+            self._drain.close()
+        self._drain = Drain(name, lambda: self._connections, within_s)
 
     def let_stay(self) -> None:
         """Drop nobody after all."""
-        if self._dropping is not None:
-            self._dropping.cancel()
-            self._dropping = None
-
-    def _drop_sessions(self) -> None:
-        self._dropping = None
-        # Also those that were in their login, and were asked nothing. Discovery sessions end by themselves.
-        for connection in list(self._connections):
-            if not connection.discovering:
-                connection.drop()
+        if self._drain is not None:
+            self._drain.cancel()
+            self._drain = None
 
     async def close(self) -> None:
         """Take no more connections, end those there are, and wait until what they were told has gone out."""
         self.stop_listening()
-        self.let_stay()
+        if self._drain is not None:
+            self._drain.close()
+            self._drain = None
         ending = list(self._connections)
         for connection in ending:
             connection.drop()
@@ -151,6 +151,8 @@ class Portal:
     def closed(self, connection: HostConnection) -> None:
         """Take note that a connection is gone."""
         self._connections.discard(connection)
+        if self._drain is not None:
+            self._drain.closed(connection)
         self._in_login.pop(connection, None)
 
 
@@ -250,6 +252,11 @@ class HostConnection(asyncio.BufferedProtocol):
         """Whether it carries a Discovery session."""
         session = self._core.session
         return session is not None and session.discovery
+
+    @property
+    def in_session(self) -> bool:
+        """Whether it carries a session that the host does its work in."""
+        return self._core.session is not None and not self.discovering
 
     def request_logout(self, within_s: int) -> None:
         """Ask the host to log out."""

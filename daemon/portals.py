@@ -101,14 +101,15 @@ class Portals:
         """Admit no new sessions at an address, and have those that came in there go.
 
         Hosts that try get the address of another portal, or are told to come later. The portal goes on listening for
-        that: a refused connection would look like a broken network, and say less. Discovery does not name it.
+        that: a refused connection would look like a broken network, and say less. Discovery does not name it. The log
+        says when the last session has gone. A drain is not saved: after a restart the portal admits hosts.
 
         Args:
             address: of an open portal.
             within_s: hosts are asked to log out within this time, and dropped after it.
         """
         self.draining.add(address)
-        self._portals[address].send_away(within_s)
+        self._portals[address].send_away(model.join_portal(*address), within_s)
 
     def undrain(self, address: Address) -> None:
         """Admit sessions again; those that have not gone yet stay."""

@@ -24,9 +24,10 @@ class PortalNode(Entry):
         words += ["open" if access == _BEST else access.replace("_", " ")]
         return ", ".join(words), access == _BEST
 
-    def ui_command_drain(self, on: str = "true") -> None:
+    def ui_command_drain(self, on: str = "true", within_s: str = "") -> None:
         drain = truth("drain", on)
-        answer = self.shell.api.post(f"{self.url}/drain", {"drain": drain})
+        limit = {"within_s": number("within_s", within_s)} if within_s else {}
+        answer = self.shell.api.post(f"{self.url}/drain", {"drain": drain} | limit)
         self.say_done(answer, f"{self.name} " + ("admits no new sessions" if drain else "admits sessions"))
 
     def ui_command_access(self, state: str) -> None:

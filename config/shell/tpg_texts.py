@@ -132,10 +132,13 @@ TPG = {
         "A portal.",
         {
             "drain": CommandText(
-                "[BOOL]",
-                "Admit no new sessions here, and let those there are end; with false admit them again.",
-                {"on": "true or false"},
-                ("drain", "drain false"),
+                "[BOOL] [within_s=SECONDS]",
+                "Admit no new sessions here until a restart, and let those there are end; with false admit them again.",
+                {
+                    "on": "true or false",
+                    "within_s": "hosts are asked to log out within this time, and dropped after it; 30 by default",
+                },
+                ("drain", "drain within_s=120", "drain false"),
             ),
             "access": CommandText(
                 "STATE",

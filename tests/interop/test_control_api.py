@@ -246,6 +246,11 @@ def test_a_drained_portal_sends_its_hosts_to_another_until_it_is_opened_again(
     assert api.ask("POST", drain, {"drain": False}).document["draining"] is False
     with Host(served.port, target=TARGET):
         pass
+    portal = f"127.0.0.1:{served.port}"
+    log = served.log()
+    assert f"draining {portal}: sessions asked to log out within 30 s: 1" in log
+    assert f"{portal} is drained: sessions that logged out: 1, that were dropped: 0" in log
+    assert f"{portal} admits sessions again; of those before, still there: 0" in log
 
 
 def test_who_does_not_log_out_of_a_drained_portal_is_dropped(api: ControlClient, served: Served) -> None:
@@ -257,15 +262,10 @@ def test_who_does_not_log_out_of_a_drained_portal_is_dropped(api: ControlClient,
         while api.get("/v1/sessions"):
             assert time.monotonic() < deadline
             time.sleep(0.05)
+    assert "is drained: sessions that logged out: 0, that were dropped: 1" in served.log()
     assert api.ask("POST", drain, {"drain": True, "within_s": 0}).status == 400
 
 
-# --- Who may ask ------------------------------------------------------------------------------------------------------
-
-AS_SOMEBODY = """
-import os, socket, sys
-os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[3]))
-with socket.socket(socket.AF_UNIX) as asker:
 def test_a_portal_group_is_a_path_of_its_own_and_its_access_state_is_what_hosts_find(
     api: ControlClient, served: Served
 ) -> None:
@@ -287,6 +287,12 @@ def test_a_portal_group_is_a_path_of_its_own_and_its_access_state_is_what_hosts_
     assert api.ask("POST", f"{other}/access", {"access": "asleep"}).status == 400
 
 
+# --- Who may ask ------------------------------------------------------------------------------------------------------
+
+AS_SOMEBODY = """
+import os, socket, sys
+os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[3]))
+with socket.socket(socket.AF_UNIX) as asker:
     try:
         asker.connect(sys.argv[1])
     except PermissionError:

@@ -96,6 +96,10 @@ def test_a_disk_is_exported_with_four_commands_as_with_targetcli(api: FakeApi, c
           {"chap": None, "mutual_chap": None})),
         (f"{TPG}/portals create 192.0.2.1 3261",
          ("POST", f"/v1/targets/{QUOTED}/portals", {"portal": "192.0.2.1:3261"})),
+        (f"{TPG}/portals/0.0.0.0:3260 drain",
+         ("POST", f"/v1/targets/{QUOTED}/portals/0.0.0.0%3A3260/drain", {"drain": True})),
+        (f"{TPG}/portals/0.0.0.0:3260 drain within_s=120",
+         ("POST", f"/v1/targets/{QUOTED}/portals/0.0.0.0%3A3260/drain", {"drain": True, "within_s": 120})),
         (f"{TPG}/portals create ::1", ("POST", f"/v1/targets/{QUOTED}/portals", {"portal": "[::1]:3260"})),
         (f"{TPG} set anyone=127.0.0.0/8,::1/128 --array-control",
          ("PUT", f"/v1/targets/{QUOTED}/anyone",
@@ -112,7 +116,7 @@ def test_a_command_is_a_request(api: FakeApi, cli: Cli, line: str, request_: tup
     method, url, _ = request_
     if method == "PUT":
         api.answers[method, url] = [{"changes": []}]
-    if url.endswith("/split"):
+    if url.endswith(("/split", "/drain")):
         api.answers[method, url] = [{"number": 1}]
     code, _, err = cli(*line.split())
     assert (code, err) == (0, "")
