@@ -126,6 +126,20 @@ class StateDirectory:
         except OSError as error:
             raise StateError(file, f"can not be written: {error.strerror}") from error
 
+    def remove(self, name: str) -> None:
+        """Remove a file and what it replaced, as if it had never been written.
+
+        Raises:
+            StateError: that can not be done.
+        """
+        try:
+            # The previous one first: alone it would mean that a file was lost.
+            self._previous(name).unlink(missing_ok=True)
+            self._file(name).unlink(missing_ok=True)
+            self._sync()
+        except OSError as error:
+            raise StateError(self._file(name), f"can not be removed: {error.strerror}") from error
+
     def _file(self, name: str) -> Path:
         return self.path / f"{name}.json"
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from functools import partial
 
 from backends.acquisitions.book import Acquisitions
 from backends.array_services import DaemonArrayServices
@@ -24,6 +25,7 @@ from backends.pairs.book import PairBook
 from backends.pairs.slot_file import DamagedError
 from backends.regions import Region, RegionDevice
 from backends.state_directory import StateDirectory, StateError
+from backends.unit_records import UnitRecords
 from backends.virtual_device import VirtualDevice
 from backends.workers import Workers
 from config import model
@@ -76,6 +78,7 @@ class Assembly:
         self._links = {array.name: self._make_array(array) for array in config.arrays}
         self.arrays = {name: linked.array for name, linked in self._links.items()}
         self.virtual_devices: dict[str, VirtualDevice] = {}
+        self._records = UnitRecords(state, self._workers)
         self.units = Units(config)
         self.pairs = PairBook(scheduler, self._workers, state.path / "pairs", fences, self.units)
         self.acquisitions = Acquisitions(scheduler, fences)
@@ -177,6 +180,7 @@ class Assembly:
                 self.arrays[external.array_name].unexpect(external)
         if forget:
             await self._forget(name)
+            self._workers.submit(partial(self._records.forget, device.naa), _record_forgotten)
 
     # --- Inside ---
 
@@ -200,7 +204,8 @@ class Assembly:
         """Make the virtual device of a row, and the logical unit on it."""
         regions = [Region.from_row(region, self._device_of(region), self.table) for region in row.regions]
         device = self.virtual_devices[row.name] = VirtualDevice(row.name, row.number, row.naa_bytes, regions)
-        self.units.add(device).logical_unit.array_services = self._services
+        unit = self.units.add(device, self._records.of(row.naa_bytes))
+        unit.logical_unit.array_services = self._services
         return device
 
     def _device_of(self, region: RegionRow) -> RegionDevice:
@@ -231,6 +236,11 @@ class Assembly:
         finally:
             for virtual_device in devices:
                 virtual_device.unlisten(look)
+
+
+def _record_forgotten(result: Exception | None) -> None:
+    if result is not None:
+        _log.error("of a deleted virtual device there is a record left: %s", result, extra={"event": "record_left"})
 
 
 def _is_recording(virtual_device: VirtualDevice) -> bool:

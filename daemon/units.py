@@ -9,6 +9,7 @@ from backends.virtual_device import VirtualDevice
 from config import model
 from daemon import hosts
 from scsi.logical_unit import LogicalUnit
+from scsi.saved_parameters import SavedParameters
 
 
 class Unit(NamedTuple):
@@ -26,9 +27,9 @@ class Units:
         self._by_naa: dict[bytes, Unit] = {}
         self._leaving: set[bytes] = set()
 
-    def add(self, virtual_device: VirtualDevice) -> Unit:
-        """Put a logical unit on a virtual device."""
-        unit = Unit(LogicalUnit(virtual_device, virtual_device.naa), virtual_device)
+    def add(self, virtual_device: VirtualDevice, saved: SavedParameters) -> Unit:
+        """Put a logical unit on a virtual device; `saved` is what it keeps across restarts."""
+        unit = Unit(LogicalUnit(virtual_device, virtual_device.naa, saved=saved), virtual_device)
         self._by_naa[virtual_device.naa] = unit
         return unit
 

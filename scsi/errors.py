@@ -395,6 +395,21 @@ class NoSuchRegion(ScsiError):
     key, asc, ascq = SenseKey.ILLEGAL_REQUEST, 0x81, 0x09
 
 
+# --- Persistent reservations ------------------------------------------------------------------------------------------
+
+
+class InvalidReleaseOfReservation(ScsiError):
+    """RELEASE names another type than the reservation that the host holds."""
+
+    key, asc, ascq = SenseKey.ILLEGAL_REQUEST, 0x26, 0x04
+
+
+class InsufficientRegistrationResources(ScsiError):
+    """More registrations than one logical unit has room for."""
+
+    key, asc, ascq = SenseKey.ILLEGAL_REQUEST, 0x55, 0x04
+
+
 # --- Third-party copies -----------------------------------------------------------------------------------------------
 
 

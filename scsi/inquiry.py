@@ -123,13 +123,12 @@ def logical_unit_designators(unit: LogicalUnit) -> tuple[bytes, ...]:
 
 def _device_identification(unit: LogicalUnit, nexus: Nexus) -> bytes:
     port = relative_target_port(nexus)
-    port_name = f"{nexus.target_name},t,0x{nexus.target_portal_group_tag:04x}"
     return b"".join(
         (
             *logical_unit_designators(unit),
             _designator(_BINARY, _TARGET_PORT, _RELATIVE_TARGET_PORT, struct.pack(">2xH", port)),
             _designator(_BINARY, _TARGET_PORT, _TARGET_PORT_GROUP, struct.pack(">2xH", port)),
-            _designator(_UTF8, _TARGET_PORT, _SCSI_NAME, _scsi_name(port_name)),
+            _designator(_UTF8, _TARGET_PORT, _SCSI_NAME, _scsi_name(nexus.target_port)),
             _designator(_UTF8, _TARGET_DEVICE, _SCSI_NAME, _scsi_name(nexus.target_name)),
         )
     )

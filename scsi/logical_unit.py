@@ -31,8 +31,10 @@ from scsi.errors import (
 from scsi.log_pages import LogZeroes
 from scsi.mode_parameters import ModeParameters
 from scsi.nexus import Limit, Nexus
+from scsi.persistent_reserve import PersistentReservations
 from scsi.reservations import Reservations
 from scsi.sanitize import Sanitizer
+from scsi.saved_parameters import NOT_KEPT, SavedParameters
 from scsi.self_test import SelfTests
 from scsi.sense import encode_sense
 from scsi.status import Status, TaskAttribute
@@ -62,7 +64,9 @@ class LogicalUnit:
         product, revision: standard INQUIRY data; ASCII, cut at 16 and 4 characters.
         array_services: what is behind ARRAY IN and ARRAY OUT, or None when the unit does not have them.
         nexuses: those that see the unit now.
-        reservations: who has it reserved.
+        saved: what it keeps across restarts.
+        reservations: who has it reserved, by RESERVE.
+        persistent_reservations: who is registered, and who holds a persistent reservation.
         modes, saved_modes: what hosts have set in its mode pages, in force and kept across restarts.
         saves: whether anything can be kept across restarts.
         commands: its command table.
@@ -82,6 +86,7 @@ class LogicalUnit:
         product: str = "VIRTUAL DISK",
         revision: str = "1",
         array_services: ArrayServices | None = None,
+        saved: SavedParameters = NOT_KEPT,
     ) -> None:
         """Put a logical unit on a volume.
 
@@ -92,6 +97,10 @@ class LogicalUnit:
             product: product identification.
             revision: product revision level.
             array_services: see the class.
+            saved: what it keeps across restarts.
+
+        Raises:
+            ValueError: what was saved is none of ours.
         """
         assert len(naa) == 16
         self.naa = naa
@@ -100,7 +109,9 @@ class LogicalUnit:
         self.revision = revision
         self.array_services = array_services
         self.nexuses: set[Nexus] = set()
-        self.reservations = Reservations(self._refresh)
+        self.saved = saved
+        self.reservations = Reservations(self.reservations_changed)
+        self.persistent_reservations = PersistentReservations(self, saved)
         self.modes = ModeParameters()
         self.saved_modes = ModeParameters()
         self.saves = False
@@ -121,6 +132,7 @@ class LogicalUnit:
         self._careful = False  # commands are to go the long way
         self._inactive = False  # a nexus has a target port that is not active
         self._unsettled = False  # and the task set is a reason for it
+        self._refresh()
 
     def __repr__(self) -> str:
         return f"<LogicalUnit {self.naa.hex()}>"
@@ -298,7 +310,9 @@ class LogicalUnit:
         nexus = task.session.nexus
         if row is None or row.attention:
             self._report_attention(nexus, resets_only=True)
-        if row is not None and self.reservations.conflicts(nexus, row.allow):
+        if row is not None and (
+            self.reservations.conflicts(nexus, row.allow) or self.persistent_reservations.conflicts(nexus, row.allow)
+        ):
             raise ReservationConflict
         if (row is None or not row.while_sanitized) and (error := self.sanitizer.error) is not None:
             raise error
@@ -425,6 +439,10 @@ class LogicalUnit:
             self._settling = False
             self._refresh()
 
+    def reservations_changed(self) -> None:
+        """Take note that there is a reservation, or none any more."""
+        self._refresh()
+
     def sanitize_changed(self) -> None:
         """Take note that a sanitize has begun, or has ended."""
         self._refresh()
@@ -439,6 +457,7 @@ class LogicalUnit:
         self._careful = (
             self._unsettled
             or self.reservations.holder is not None
+            or self.persistent_reservations.held
             or self.modes.software_write_protect
             or self.sanitizer.running
             or self.sanitizer.failed

@@ -93,5 +93,10 @@ class Nexus:
         """Name of the initiator port as RFC 7143 4.2.7 and SPC's SCSI name strings write it."""
         return f"{self.initiator_name},i,0x{self.isid.hex()}"
 
+    @property
+    def target_port(self) -> str:
+        """Name of the target port, written likewise."""
+        return f"{self.target_name},t,0x{self.target_portal_group_tag:04x}"
+
     def __repr__(self) -> str:
         return f"<Nexus {self.initiator_port!r} to {self.target_name!r},t,0x{self.target_portal_group_tag:04x}>"

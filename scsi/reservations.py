@@ -65,14 +65,36 @@ class Reservations:
             self._changed()
 
 
+def _is_persistent(unit: LogicalUnit, task: Task) -> bool:
+    """Tell whether the sender has by a persistent reservation what it asks for, and nothing is to be done.
+
+    Raises:
+        ReservationConflict: there are persistent registrations, and it has not.
+
+    Spec: SPC-4 5.12.3 "Exceptions to SPC-2 RESERVE and RELEASE behavior" (CRH).
+    """
+    persistent = unit.persistent_reservations
+    if not persistent.table.registrations:
+        return False
+    if not persistent.admits(task.session.nexus):
+        raise ReservationConflict
+    return True
+
+
 def handle_reserve(unit: LogicalUnit, task: Task, _fields: tuple[()]) -> None:
     """RESERVE (6) and (10), of the whole logical unit for the sender."""
+    if _is_persistent(unit, task):
+        unit.finish(task)
+        return
     unit.reservations.reserve(task.session.nexus)
     unit.finish(task)
 
 
 def handle_release(unit: LogicalUnit, task: Task, _fields: tuple[()]) -> None:
     """RELEASE (6) and (10)."""
+    if _is_persistent(unit, task):
+        unit.finish(task)
+        return
     unit.reservations.release(task.session.nexus)
     unit.finish(task)
 

@@ -205,6 +205,8 @@ ADDITIONAL_SENSE_WORDS: dict[tuple[int, int], str] = {
     (0x24, 0x00): "invalid field in CDB",
     (0x25, 0x00): "logical unit not supported",
     (0x26, 0x00): "invalid field in parameter list",
+    (0x26, 0x04): "invalid release of persistent reservation",
+    (0x55, 0x04): "insufficient registration resources",
     (0x26, 0x06): "too many CSCD descriptors",
     (0x26, 0x07): "unsupported CSCD descriptor type",
     (0x26, 0x08): "too many segment descriptors",
