@@ -37,6 +37,11 @@ def test_its_ledger_of_skips_is_the_list_that_the_suite_is_compared_with() -> No
     assert listed == [tuple(line.split("\t")) for line in expected if not line.startswith("#")]
 
 
+def test_all_that_linux_relies_on_is_listed_with_a_test() -> None:
+    rows = re.findall(r"^\| X(\d+) \|.*\| `test_x\d\d_\w+`", PAGE, re.MULTILINE)
+    assert list(map(int, rows)) == list(range(1, 15))
+
+
 def test_every_must_of_rfc_7143_is_listed_with_a_test() -> None:
     rows = re.findall(r"^\| M(\d+) \|.*\| `test_m\d\d_\w+`", PAGE, re.MULTILINE)
     assert sorted(map(int, rows)) == list(range(1, 51))
