@@ -79,7 +79,7 @@ class MetricsServer:
             return response
 
         app = web.Application(middlewares=[heard], client_max_size=0)
-        name_only(app)
+        name_only()
         app.router.add_get("/metrics", self._answer, allow_head=False)
         runner = web.AppRunner(
             app, access_log=None, handle_signals=False, keepalive_timeout=IDLE_LIMIT_S, shutdown_timeout=CLOSE_LIMIT_S

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from aiohttp import web
+from aiohttp import web_response
+
+NAME = "annex"
 
 
-def name_only(app: web.Application) -> None:
-    """Have every answer of an application name annex, and not the libraries behind it."""
+def name_only() -> None:
+    """Have every answer of this process name annex, and not the libraries behind it.
 
-    async def name(_request: web.Request, response: web.StreamResponse) -> None:
-        response.headers["Server"] = "annex"
-
-    app.on_response_prepare.append(name)
+    The constant, and no hook of an application: aiohttp answers what is no HTTP at all without asking any application.
+    """
+    vars(web_response)["SERVER_SOFTWARE"] = NAME

@@ -62,7 +62,7 @@ def application(control: Control, right_of: Callable[[web.Request], Right], docu
             return errors.refusal(500, "annexd", "a fault of its own", "see its log")
 
     made = web.Application(middlewares=[guard], client_max_size=MAX_BODY_BYTES)
-    name_only(made)
+    name_only()
     for route in ROUTES:
         made.router.add_route(route.method, route.path, _handler(control, route))
 

@@ -407,6 +407,25 @@ def test_over_tls_only_the_bearer_of_the_token_is_answered(tmp_path: Path, tls: 
             assert not received(plain).startswith(b"HTTP")
 
 
+@pytest.mark.parametrize("request_line", [b"NONSENSE", b"GET /v1/status HTTP/1.1\r\nHost: x\r\nConnection: close"])
+def test_a_stranger_at_the_tls_port_learns_no_versions(
+    tmp_path: Path, tls: dict[str, Any], request_line: bytes
+) -> None:
+    host, port = tls["listen"].split(":")
+    context = ssl.create_default_context(cafile=tls["certificate"])
+    control = {"socket": str(tmp_path / "control.sock"), "tcp": tls}
+    with (
+        Served(tmp_path, config(tmp_path, free_port(), control=control)),
+        socket.create_connection((host, int(port)), timeout=LIMIT_S) as plain,
+        context.wrap_socket(plain, server_hostname=host) as stranger,
+    ):
+        stranger.sendall(request_line + b"\r\n\r\n")
+        answer = b"".join(iter(lambda: stranger.recv(65536), b"")).lower()
+    assert b"\r\nserver: annex\r\n" in answer
+    assert b"aiohttp" not in answer
+    assert b"python" not in answer
+
+
 def test_a_tls_handshake_that_does_not_come_ends_the_connection(tmp_path: Path, tls: dict[str, Any]) -> None:
     host, port = tls["listen"].split(":")
     control = {"socket": str(tmp_path / "control.sock"), "tcp": tls}

@@ -172,3 +172,18 @@ def test_the_port_goes_with_its_section_of_the_configuration(served: Served, met
     served.reload(wanted)
     with pytest.raises(ConnectionRefusedError):
         ask(other)
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [b"NONSENSE\r\n\r\n", b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: y\r\n\r\n"],
+)
+def test_nor_does_a_stranger_who_sends_what_is_no_request(
+    served: Served, metrics_port: int, request_line: bytes
+) -> None:
+    with socket.create_connection(("127.0.0.1", metrics_port), timeout=20) as stranger:
+        stranger.sendall(request_line)
+        answer = b"".join(iter(lambda: stranger.recv(65536), b"")).lower()
+    assert answer.startswith(b"http/1.")
+    assert b"aiohttp" not in answer
+    assert b"python" not in answer.partition(b"\r\n\r\n")[0]
