@@ -73,12 +73,17 @@ def refuse_writing(unit: LogicalUnit, task: Task) -> None:
         raise WriteProtected
 
 
-def check_range(unit: LogicalUnit, task: Task, lba: int, blocks: int) -> None:
-    """Refuse blocks past the end, and more of them than one command may carry."""
+def check_end(unit: LogicalUnit, lba: int, blocks: int) -> None:
+    """Refuse blocks past the end."""
     capacity = unit.volume.blocks
     if lba + blocks > capacity:
         refuse_unready(unit)  # the size may not be known yet
         raise LbaOutOfRange(f"{lba}+{blocks} of {capacity}", information=max(lba, capacity))
+
+
+def check_range(unit: LogicalUnit, task: Task, lba: int, blocks: int) -> None:
+    """Refuse blocks past the end, and more of them than one command may carry."""
+    check_end(unit, lba, blocks)
     if blocks > transfer_limit_blocks(unit):
         raise InvalidFieldInCdb(_transfer_length_offset(task), None, f"{blocks} blocks in one command")
 
@@ -225,9 +230,7 @@ def handle_synchronize_cache(unit: LogicalUnit, task: Task, fields: Fields) -> N
     With IMMED the status comes first; if the flush then fails, the nexus's next command reports it (deferred error).
     """
     flags, lba, blocks = fields
-    if lba + blocks > unit.volume.blocks:
-        refuse_unready(unit)
-        raise LbaOutOfRange(information=max(lba, unit.volume.blocks))
+    check_end(unit, lba, blocks)
     refuse_unready(unit)
     if flags & _IMMED:
         unit.finish(task)

@@ -1,10 +1,10 @@
 """Commands that have their blocks for themselves: COMPARE AND WRITE, ORWRITE, and WRITE AND VERIFY.
 
-How this works. Their rows are *exclusive*: the task set lets no other command of the unit read or write the blocks from
-before they read them until after they have written (`scsi.task_set`). Who writes by another way than the unit, as a host
-cabled to an external array, is kept out by a claim on the blocks (`Volume.claim`). COMPARE AND WRITE and ORWRITE read,
-make what is to be written out of it, see that the claim still holds, and write; on a pair that compares once, and what
-is written is mirrored as any write.
+How this works. Their rows are *exclusive*: the task set lets no other command of the unit read or write the blocks
+from before they read them until after they have written (`scsi.task_set`). Who writes by another way than the unit, as
+a host cabled to an external array, is kept out by a claim on the blocks (`Volume.claim`). COMPARE AND WRITE and ORWRITE
+read, make what is to be written out of it, see that the claim still holds, and write; on a pair that compares once, and
+what is written is mirrored as any write.
 
 Spec: SBC-4 "COMPARE AND WRITE command", "ORWRITE (16) command", "WRITE AND VERIFY (10) command" and those like it.
 """
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from scsi.block_commands import (
     Fields,
+    check_end,
     check_range,
     data_for,
     first_difference,
@@ -31,7 +32,6 @@ from scsi.commands import Command, Decode, Run
 from scsi.errors import (
     InvalidFieldInCdb,
     InvalidFieldInInformationUnit,
-    LbaOutOfRange,
     MiscompareDuringVerify,
     ScsiError,
     StatusError,
@@ -126,19 +126,21 @@ def handle_compare_and_write(unit: LogicalUnit, task: Task, fields: Fields) -> N
     """COMPARE AND WRITE; of no blocks it does nothing, and that is no error."""
     _, lba, blocks = fields
     refuse_writing(unit, task)
-    capacity = unit.volume.blocks
-    if lba + blocks > capacity:
-        refuse_unready(unit)  # the size may not be known yet
-        raise LbaOutOfRange(f"{lba}+{blocks} of {capacity}", information=max(lba, capacity))
+    check_end(unit, lba, blocks)
     if blocks > compare_and_write_limit_blocks(unit):
         raise InvalidFieldInCdb(13, None, f"{blocks} blocks in one COMPARE AND WRITE")
     size = blocks * unit.volume.block_bytes
-    expected = memoryview(task.data_out)[:size]
-    data = memoryview(task.data_out)[size : 2 * size]
-    if len(data) < size:
+    if task.data_out_bytes > 2 * size:
+        # What to compare with and what to write can not be told apart. Such is 256 blocks too, in a field of a byte.
+        error: ScsiError = InvalidFieldInCdb(13, None, f"{task.data_out_bytes} bytes of data for {2 * size}")
+        unit.fail(task, error, 2 * size)
+        return
+    if len(task.data_out) < 2 * size:
         error = InvalidFieldInInformationUnit(f"{len(task.data_out)} bytes of data for {2 * size}")
         unit.fail(task, error, 2 * size)
         return
+    expected = memoryview(task.data_out)[:size]
+    data = memoryview(task.data_out)[size:]
     if not blocks:
         refuse_unready(unit)
         unit.finish(task, data_out_used=0)

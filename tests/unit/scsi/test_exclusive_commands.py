@@ -128,6 +128,14 @@ def test_less_data_than_twice_the_blocks_is_refused(host: c.Host, volume: Memory
     assert volume.operations() == []
 
 
+@pytest.mark.parametrize(("blocks", "size"), [(1, 2 * BLOCK + 1), (1, 4 * BLOCK), (0, 512 * BLOCK)])
+def test_more_data_than_twice_the_blocks_is_refused(host: c.Host, volume: MemoryVolume, blocks: int, size: int) -> None:
+    answer = host.send(compare_and_write(0, blocks), bytes(size))
+    assert answer.outcome == "05/24/00"
+    assert answer.sense.field == (13, None, True)
+    assert volume.operations() == []
+
+
 # --- ORWRITE ----------------------------------------------------------------------------------------------------------
 
 
