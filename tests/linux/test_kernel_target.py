@@ -1,32 +1,108 @@
-"""The Linux kernel's own target as the external array of annexd."""
+"""The Linux kernel's own target as the external array of annexd, and annexhost on a Linux host that has its disks."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import subprocess
+import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
+from tests.support.annexd import ROOT
+from tests.support.fio import load, wait_for_load
+from tests.support.kernel_log import KernelLog
+from tests.support.linux_annexd import NetworkAnnexd, configuration
 from tests.support.linux_host import LinuxHost
 from tests.support.linux_network import LinuxNetwork
 from tests.support.linux_target import TARGET, KernelDisk, LinuxTarget
+from tests.support.open_iscsi import OpenIscsi
 
-pytestmark = [pytest.mark.linux, pytest.mark.interop, pytest.mark.slow]
+pytestmark = [pytest.mark.linux, pytest.mark.interop, pytest.mark.slow, pytest.mark.usefixtures("kernel_log")]
 
 MIB = 1 << 20
-INITIATOR = "iqn.2026-11.org.example:annex-as-host"
+DISK_BYTES = 32 * MIB
+
+
+class Arrays(NamedTuple):
+    """A Linux host with two disks of annexd: `local` is a file, `external` an LU of the kernel's target."""
+
+    annexd: NetworkAnnexd
+    kernel: LinuxTarget
+    host: LinuxHost
+    local: str
+    external: str
+    file: Path
+
+    def annexhost(self, *words: str) -> Any:
+        """Run annexhost on the host; give its document."""
+        return json.loads(self.host.run(str(ROOT / "bin" / "annexhost"), "--json", *words))
+
+    def sha256(self, disk: str) -> str:
+        """Give the checksum of a disk as the host reads it."""
+        return self.host.sh('dd if="$1" bs=1M iflag=direct status=none | sha256sum', disk).split()[0]
 
 
 @pytest.fixture(scope="module")
-def array(network: LinuxNetwork, linux_folder: Path) -> Iterator[LinuxTarget]:
-    with LinuxHost(network, linux_folder, number=9) as host:
-        yield LinuxTarget(host, [KernelDisk("old", 32 * MIB), KernelDisk("spare", 32 * MIB)], [INITIATOR])
+def arrays(
+    tmp_path_factory: pytest.TempPathFactory, network: LinuxNetwork, host: LinuxHost, linux_folder: Path
+) -> Iterator[Arrays]:
+    folder = tmp_path_factory.mktemp("annexd")
+    config = configuration(folder, network, [host.name], {"local": DISK_BYTES})
+    with LinuxHost(network, linux_folder, number=9) as kernel_host:
+        kernel = LinuxTarget(kernel_host, [KernelDisk("spare", DISK_BYTES), KernelDisk("old", DISK_BYTES)], [])
+        (folder / "old").write_bytes(random.Random(3).randbytes(DISK_BYTES))
+        kernel.fill("old", folder / "old")
+        config["arrays"] = [{"name": "old", "portal": kernel.portal, "target": TARGET}]
+        config["virtual_devices"].append({"name": "old", "regions": [{"array": "old", "lun": 1}]})
+        config["targets"][0]["luns"].append({"lun": 1, "virtual_device": "old"})
+        with NetworkAnnexd(folder, config, network) as annexd:
+            initiator = OpenIscsi(host)
+            initiator.discover()
+            initiator.login()
+            yield Arrays(annexd, kernel, host, initiator.disk(0), initiator.disk(1), folder / "local.img")
+            initiator.logout()
 
 
-def test_the_kernel_s_target_is_set_up_and_saved(network: LinuxNetwork, array: LinuxTarget) -> None:
-    assert [target["wwn"] for target in json.loads(array.saved())["targets"]] == [TARGET]
-    command = network.inside("iscsi-readcapacity16", "-i", INITIATOR, array.url(1))
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    assert f"RETURNED LOGICAL BLOCK ADDRESS:{32 * MIB // 512 - 1}" in done.stdout, done
+def test_the_kernel_s_target_is_set_up_and_saved(arrays: Arrays) -> None:
+    assert [target["wwn"] for target in json.loads(arrays.kernel.saved())["targets"]] == [TARGET]
+
+
+def test_a_host_reads_the_array_s_disk_through_annexd(arrays: Arrays) -> None:
+    (row,) = [row for row in arrays.annexhost("vdevs", arrays.local)["virtual_devices"] if row["lun"] == 1]
+    assert (row["state"], row["flags"], row["blocks"]) == ("ready", ["external_regions"], DISK_BYTES // 512)
+    assert arrays.sha256(arrays.external) == arrays.kernel.sha256("old")
+
+
+def test_external_data_is_acquired_and_transferred_from_inside_the_host(arrays: Arrays) -> None:
+    """The kernel's session outlives each annexhost, and with it the acquisition."""
+    arrays.annexhost("acquire", arrays.local, "--vdev", "1", "--id", "7", "--lba", "100", "--blocks", "20000")
+    arrays.annexhost("transfer", arrays.local, "7", "-o", "/run/copy")
+    wanted = random.Random(3).randbytes(DISK_BYTES)[100 * 512 :][: 20000 * 512]
+    assert arrays.host.run("sha256sum", "/run/copy").split()[0] == hashlib.sha256(wanted).hexdigest()
+
+
+def test_a_pair_is_formed_copied_and_compared_while_the_host_writes(
+    arrays: Arrays, kernel_log: KernelLog
+) -> None:
+    # A secondary is write-protected, and has a mapping of its own to storage.
+    kernel_log.expect(r"sd [\d:]+: (Mode parameters|Inquiry data) ha(s|ve) changed", r"sd [\d:]+: Mode parameters changed")
+    arrays.host.sh('head -c 32M /dev/urandom | dd of="$1" bs=1M oflag=direct iflag=fullblock status=none', arrays.local)
+    with load(arrays.host, arrays.local, "--direct=1", "--bs=4k"):
+        words = ("--secondary", "1", "--fence", "data", "--wait")
+        (pair,) = arrays.annexhost("pair", "create", arrays.local, *words)["pairs"]
+        assert (pair["state"], pair["in_sync_percent"]) == ("PAIR", 100)
+        wait_for_load(arrays.host, arrays.local)
+    assert arrays.annexhost("pair", "verify", arrays.local)
+    assert arrays.sha256(arrays.local) == arrays.kernel.sha256("old")
+    assert arrays.sha256(arrays.local) == hashlib.sha256(arrays.file.read_bytes()).hexdigest()
+
+    (pair,) = arrays.annexhost("pair", "takeover", arrays.external)["pairs"]  # the two change places
+    assert pair["state"] == "PAIR"
+    with load(arrays.host, arrays.external, "--direct=1", "--bs=4k"):
+        wait_for_load(arrays.host, arrays.external)
+    arrays.annexhost("pair", "delete", arrays.external)
+    assert arrays.sha256(arrays.external) == arrays.kernel.sha256("old")
+    assert arrays.sha256(arrays.local) == arrays.kernel.sha256("old")

@@ -36,6 +36,7 @@ def load(host: LinuxHost, file: str, *options: str) -> Iterator[None]:
     finally:
         host.run("touch", "/run/enough")
         result = host.wait(running)  # also when the test has failed: the next one has the disk for itself
+        print(f"the load ended with {result.status}: {result.output[-2000:]}{result.errors[-2000:]}")
     assert result.status == 0, result
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 from tests.support.linux_host import LinuxHost
@@ -20,6 +21,7 @@ mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/confi
 """
 # Its input is a list: the target's name, its address, its port, then the disks, the hosts, the user and the password.
 _SET_UP = """
+import base64
 import json, sys
 from rtslib_fb import LUN, TPG, FabricModule, FileIOStorageObject, MappedLUN, NetworkPortal, NodeACL, Target
 name, address, port, disks, hosts, user, password = json.load(sys.stdin)
@@ -30,6 +32,9 @@ luns = [
     for number, (disk, size) in enumerate(disks)
 ]
 NetworkPortal(group, address, port)
+if not hosts:
+    group.set_attribute("generate_node_acls", 1)
+    group.set_attribute("demo_mode_write_protect", 0)
 for host in hosts:
     acl = NodeACL(group, host)
     if user:
@@ -58,7 +63,7 @@ class LinuxTarget:
     Args:
         host: the kernel; its memory must hold the disks.
         disks: in the order of the LUNs.
-        initiators: names of the hosts that may log in.
+        initiators: names of the hosts that may log in; with none everybody may.
         chap: user and password that they need.
     """
 
@@ -83,6 +88,14 @@ class LinuxTarget:
         """Have it saved as `targetcli saveconfig` does; give the file's text."""
         self.python(_SAVE, SAVED)
         return self._host.run("cat", SAVED)
+
+    def fill(self, disk: str, file: Path) -> None:
+        """Put what is in a file, outside, on a disk; behind the target's back, so before anybody has read it."""
+        self._host.run("dd", f"if={file}", f"of=/run/{disk}.img", "bs=1M", "conv=notrunc", "status=none")
+
+    def sha256(self, disk: str) -> str:
+        """Give the checksum of all that a disk holds, in the target's memory or in its file."""
+        return self._host.run("sha256sum", f"/run/{disk}.img").split()[0]
 
     def python(self, script: str, *arguments: str, text: str = "") -> str:
         """Run a Python script with rtslib_fb on the host; give what it prints."""
