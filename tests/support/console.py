@@ -19,7 +19,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -61,6 +61,16 @@ def steps(page: str) -> list[File | Command]:
     return found
 
 
+def examples(source: str) -> list[str]:
+    """List the commands under EXAMPLES in the source of a man page (docs/man/*.man), as a reader sees them."""
+    section = re.search(r"^\[>examples\]\n(.*?)(?=^\[|\Z)", source, re.DOTALL | re.MULTILINE)
+    if section is None:
+        return []
+    blocks = re.findall(r"^\.nf\n(.*?)^\.fi$", section[1], re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines() if not line.startswith(".")]
+    return [line.replace("\\-", "-") for line in lines]
+
+
 def _commands(block: str, line: int) -> list[Command]:
     found: list[Command] = []
     unfinished = False
@@ -81,11 +91,12 @@ class Shell:
     Args:
         folder: where it runs.
         environment: its whole environment.
+        within: what runs it elsewhere, as in another machine.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str], within: Sequence[str] = ()) -> None:
         self._process = subprocess.Popen(
-            ["bash", "--norc", "--noprofile"],
+            [*within, "bash", "--norc", "--noprofile"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

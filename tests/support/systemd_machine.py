@@ -23,7 +23,7 @@ from typing import Self
 from tests.support.annexd import ROOT
 
 SUITE = "bookworm"
-PACKAGES = ("dbus", "libiscsi7", "make", "python3", "systemd", "systemd-sysv")
+PACKAGES = ("dbus", "libiscsi7", "make", "python3", "sudo", "systemd", "systemd-sysv")
 BOOT_LIMIT_S = 60.0
 END_LIMIT_S = 20.0
 COMMAND_LIMIT_S = 100.0
@@ -110,7 +110,7 @@ class SystemdMachine:
         Raises:
             RuntimeError: it failed, with what it said; not with `check=False`.
         """
-        return _run(*self._inside(), *command, check=check, limit_s=limit_s, text=text)
+        return _run(*self.inside(), *command, check=check, limit_s=limit_s, text=text)
 
     def write(self, path: str, text: str, mode: str = "0644") -> None:
         """Put a file into it; one that is there keeps its owner."""
@@ -152,7 +152,8 @@ class SystemdMachine:
             with suppress(OSError):
                 Path("/sys/fs/cgroup", top, self._name).rmdir()
 
-    def _inside(self) -> list[str]:
+    def inside(self) -> list[str]:
+        """Give what a command begins with to run in it as root."""
         assignments = [f"{name}={value}" for name, value in _ENVIRONMENT.items()]
         return ["nsenter", f"--target={self._leader}", "--all", "--", "/usr/bin/env", "-i", *assignments]
 
