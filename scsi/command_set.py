@@ -14,6 +14,7 @@ from scsi import (
     defects,
     exclusive_commands,
     extended_copy,
+    identifying_information,
     inquiry,
     log_sense,
     long_commands,
@@ -49,5 +50,6 @@ COMMANDS = CommandTable(
     extended_copy.ROWS,
     sanitize.ROWS,
     target_port_groups.ROWS,
+    identifying_information.ROWS,
     array_server.ROWS,
 )

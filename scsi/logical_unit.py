@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from scsi import unit_attention
+from scsi import identifying_information, mode_parameters, unit_attention
 from scsi.array_services import ArrayServices
 from scsi.command_set import COMMANDS
 from scsi.commands import CDB_BYTES, Command, Medium
@@ -68,7 +68,7 @@ class LogicalUnit:
         reservations: who has it reserved, by RESERVE.
         persistent_reservations: who is registered, and who holds a persistent reservation.
         modes, saved_modes: what hosts have set in its mode pages, in force and kept across restarts.
-        saves: whether anything can be kept across restarts.
+        identifying_information: what hosts have written down about it, by type.
         commands: its command table.
         counters: what it has done.
         self_tests, echo_buffers: of SEND DIAGNOSTIC, and of WRITE BUFFER by nexus.
@@ -112,9 +112,8 @@ class LogicalUnit:
         self.saved = saved
         self.reservations = Reservations(self.reservations_changed)
         self.persistent_reservations = PersistentReservations(self, saved)
-        self.modes = ModeParameters()
-        self.saved_modes = ModeParameters()
-        self.saves = False
+        self.modes = self.saved_modes = mode_parameters.decode_saved(saved.get(mode_parameters.KIND))
+        self.identifying_information = identifying_information.decode_saved(saved.get(identifying_information.KIND))
         self.commands = COMMANDS
         self.counters = Counters()
         self.log_zeroes: LogZeroes = {}
@@ -122,7 +121,7 @@ class LogicalUnit:
         self.echo_buffers: dict[Nexus, bytes] = {}
         self.copy_manager = CopyManager()
         self.sanitizer = Sanitizer(self)
-        self._volume = volume
+        self._volume = volume if self.modes.write_cache else WriteThrough(volume)
         self._below = volume  # the same, or what is under it while WCE is 0
         self._task_set = TaskSet()
         self._settling = False

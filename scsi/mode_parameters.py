@@ -10,7 +10,9 @@ Spec: SPC-6 "Mode parameters"; SBC-4 "Mode parameters for direct access block de
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from scsi.saved_parameters import Document
 
 if TYPE_CHECKING:
     from scsi.logical_unit import LogicalUnit
@@ -31,6 +33,22 @@ class ModeParameters(NamedTuple):
 
 
 DEFAULTS = ModeParameters()
+
+KIND: Final = "mode_parameters"  # of `SavedParameters`
+
+
+def decode_saved(document: Document | None) -> ModeParameters:
+    """Give the parameters as they were saved; the defaults when none were.
+
+    Raises:
+        ValueError: they are none of ours.
+    """
+    if document is None:
+        return DEFAULTS
+    if set(document) != set(DEFAULTS._fields) or not all(isinstance(value, bool) for value in document.values()):
+        raise ValueError(f"{KIND}: {document!r}")
+    return ModeParameters(**document)
+
 
 _WCE = 0x04
 _D_SENSE, _SWP = 0x04, 0x08

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from scsi.commands import Allow, Command, Direction
 from scsi.errors import (
+    InternalTargetFailure,
     InvalidFieldInCdb,
     InvalidFieldInParameterList,
     ParameterListLengthError,
@@ -23,7 +24,7 @@ from scsi.errors import (
     StatusError,
     WriteProtected,
 )
-from scsi.mode_parameters import DEFAULTS, PAGES, ModePage, ModeParameters
+from scsi.mode_parameters import DEFAULTS, KIND, PAGES, ModePage, ModeParameters
 from scsi.sense import error_of
 from scsi.tasks import Task
 from scsi.volume import VolumeError
@@ -49,7 +50,7 @@ def handle_mode_select(unit: LogicalUnit, task: Task, fields: Fields) -> None:
     flags, list_bytes, ten = fields
     if task.logical_unit.read_only:
         raise WriteProtected("mode parameters are shared with hosts that may write")
-    if flags & _SAVE and not unit.saves:
+    if flags & _SAVE and not unit.saved.kept:
         raise InvalidFieldInCdb(1, 0, "nothing can be saved")
     if list_bytes and flags & _REVERT:
         raise InvalidFieldInCdb(1, 1, "RTD with a parameter list")
@@ -63,17 +64,18 @@ def handle_mode_select(unit: LogicalUnit, task: Task, fields: Fields) -> None:
     except ScsiError as error:
         unit.fail(task, error, list_bytes)
         return
-    _Change(unit, task, list_bytes, wanted).start()
+    _Change(unit, task, list_bytes, wanted, save=bool(flags & _SAVE)).start()
 
 
 class _Change:
     """One change of mode parameters, from the checked list to its end."""
 
-    def __init__(self, unit: LogicalUnit, task: Task, list_bytes: int, wanted: ModeParameters) -> None:
+    def __init__(self, unit: LogicalUnit, task: Task, list_bytes: int, wanted: ModeParameters, *, save: bool) -> None:
         self._unit = unit
         self._task = task
         self._list_bytes = list_bytes
         self._wanted = wanted
+        self._save = save
         self._drained = False
 
     def start(self) -> None:
@@ -87,7 +89,16 @@ class _Change:
     def _flushed(self, error: VolumeError | None) -> None:
         if error is not None:
             self._end(error_of(error))
+        elif self._save:
+            self._unit.saved.save(KIND, self._wanted._asdict(), self._saved)
         else:
+            self._put_in_force()
+
+    def _saved(self, problem: str) -> None:
+        if problem:
+            self._end(InternalTargetFailure(problem))
+        else:
+            self._unit.saved_modes = self._wanted
             self._put_in_force()
 
     def _put_in_force(self) -> None:

@@ -52,7 +52,7 @@ def encode_page(unit: LogicalUnit, page: ModePage, control: int) -> bytes:
         body = page.mask(unit)
     else:
         body = page.body(unit, (unit.modes, DEFAULTS, DEFAULTS, unit.saved_modes)[control])
-    code = page.code | (_SAVABLE if page.savable and unit.saves else 0)
+    code = page.code | (_SAVABLE if page.savable and unit.saved.kept else 0)
     if page.subpage:
         return struct.pack(">BBH", code | _SUBPAGE_FORMAT, page.subpage, len(body)) + body
     return bytes((code, len(body))) + body
@@ -70,7 +70,7 @@ def handle_mode_sense(unit: LogicalUnit, task: Task, fields: Fields) -> None:
     flags, page, subpage, allocation_length, ten = fields
     control = page >> 6
     wanted = _wanted(page & 0x3F, subpage)
-    if control == _SAVED and not unit.saves:
+    if control == _SAVED and not unit.saved.kept:
         raise SavingParametersNotSupported
     long_lba = ten and bool(flags & 0x10)
     descriptor = b"" if flags & 0x08 else _block_descriptor(unit, long_lba=long_lba)

@@ -231,6 +231,7 @@ ADDITIONAL_SENSE_WORDS: dict[tuple[int, int], str] = {
     (0x3A, 0x00): "medium not present",
     (0x3E, 0x03): "failed self-test",
     (0x3F, 0x03): "inquiry data has changed",
+    (0x3F, 0x05): "device identifier changed",
     (0x3F, 0x0E): "reported LUNs data has changed",
     (0x44, 0x00): "internal target failure",
     (0x47, 0x05): "protocol service CRC error",

@@ -9,6 +9,7 @@ from scsi.logical_unit import LogicalUnit
 from scsi.target import TargetPort
 from tests.support import commands as c
 from tests.support.memory_volume import MemoryVolume
+from tests.support.saved import FakeSaved
 
 ROWS = {row.name: row for row in COMMANDS.rows}
 
@@ -27,7 +28,7 @@ def a_row(usage: str, **more: object) -> Command:
 
 
 def host_of_everything() -> c.Host:
-    return c.Host(TargetPort(), LogicalUnit(MemoryVolume(), c.NAA))
+    return c.Host(TargetPort(), LogicalUnit(MemoryVolume(), c.NAA, saved=FakeSaved()))
 
 
 def control_offset(row: Command) -> int:

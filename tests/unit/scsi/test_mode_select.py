@@ -5,12 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scsi.logical_unit import LogicalUnit
-from scsi.mode_parameters import DEFAULTS, PAGES
+from scsi.mode_parameters import DEFAULTS, PAGES, ModeParameters
 from scsi.target import TargetPort
 from scsi.task_management import Function
 from scsi.volume import Fault
 from tests.support import commands as c
 from tests.support.memory_volume import MemoryVolume
+from tests.support.saved import FakeSaved
 
 PF, RTD, SP = 0x10, 0x02, 0x01
 CACHING_OFF = bytes((0x08, 18)) + bytes(18)
@@ -150,6 +151,69 @@ def test_rtd_gives_the_defaults_back(world: World) -> None:
     world.select(D_SENSE)
     answer = world.host.send(select_6(4, RTD | PF), bytes(4))
     assert answer.sense.field == (1, 1, True)
+
+
+# --- Saved pages ------------------------------------------------------------------------------------------------------
+
+
+class SavedWorld(World):
+    def __init__(self) -> None:
+        super().__init__()
+        self.saved = FakeSaved()
+        self.restart()
+
+    def restart(self) -> None:
+        self.unit = LogicalUnit(self.volume, c.NAA, saved=self.saved)
+        self.port = TargetPort()
+        self.host = c.Host(self.port, self.unit)
+        self.other = c.Host(self.port, self.unit, "iqn.2026-11.org.example:other")
+
+
+def test_pages_that_are_saved_are_in_force_after_a_restart_and_a_reset() -> None:
+    world = SavedWorld()
+    assert world.select(CACHING_OFF + D_SENSE, PF | SP).outcome == "GOOD"
+    world.restart()
+    assert world.unit.modes == ModeParameters(write_cache=False, descriptor_sense=True)
+    world.host.send(c.write_10(0, 1), BLOCK)
+    assert world.volume.stable[:512] == BLOCK
+    world.select(CACHING_ON + SWP)
+    world.host.manage(Function.LOGICAL_UNIT_RESET)
+    assert world.unit.modes == ModeParameters(write_cache=False, descriptor_sense=True)
+
+
+def test_saved_values_are_told_and_ps_says_of_what() -> None:
+    world = SavedWorld()
+    world.select(D_SENSE, PF | SP)
+    world.select(D_SENSE[:2] + bytes((0, 0x10)) + bytes(8))
+    saved = world.host.send(c.mode_sense_6(0xC0 | 0x0A, flags=0x08)).data[4:]
+    current = world.host.send(c.mode_sense_6(0x0A, flags=0x08)).data[4:]
+    assert (saved[2] & 0x04, current[2] & 0x04) == (0x04, 0)
+    assert saved[0] == current[0] == 0x8A
+    assert world.host.send(c.mode_sense_6(0x02, flags=0x08)).data[4] == 0x02
+
+
+def test_what_can_not_be_saved_is_not_changed() -> None:
+    world = SavedWorld()
+    world.saved.problem = "the disk is full"
+    assert world.select(CACHING_OFF, PF | SP).outcome == "04/44/00"
+    assert world.unit.modes == DEFAULTS
+    assert world.host.send(c.write_10(1, 1), BLOCK).outcome == "GOOD"
+
+
+def test_rtd_with_sp_saves_the_defaults() -> None:
+    world = SavedWorld()
+    world.select(D_SENSE, PF | SP)
+    assert world.host.send(select_6(0, RTD | SP)).outcome == "GOOD"
+    world.restart()
+    assert world.unit.modes == DEFAULTS
+
+
+@pytest.mark.parametrize("document", [{}, {"write_cache": True}, dict.fromkeys(ModeParameters._fields, 1)])
+def test_what_was_saved_by_nobody_is_an_error(document: dict[str, object]) -> None:
+    saved = FakeSaved()
+    saved.save("mode_parameters", document, lambda _problem: None)
+    with pytest.raises(ValueError, match="mode_parameters"):
+        LogicalUnit(MemoryVolume(), c.NAA, saved=saved)
 
 
 # --- What is refused --------------------------------------------------------------------------------------------------

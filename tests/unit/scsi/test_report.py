@@ -16,6 +16,7 @@ from scsi.target import TargetPort
 from scsi.volume import Deallocation, Fault, VolumeError
 from tests.support import commands as c
 from tests.support.memory_volume import MemoryVolume
+from tests.support.saved import FakeSaved
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def volume() -> MemoryVolume:
 
 @pytest.fixture
 def unit(volume: MemoryVolume) -> LogicalUnit:
-    return LogicalUnit(volume, c.NAA)
+    return LogicalUnit(volume, c.NAA, saved=FakeSaved())
 
 
 @pytest.fixture
