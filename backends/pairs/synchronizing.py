@@ -78,6 +78,18 @@ class Synchronizer:
         self._askers.append(done)
         self.advance()
 
+    def cancel(self, done: Callable[[ScsiError | None], None]) -> None:
+        """Compare no more for who asked with `done`, who is not called; what was found to differ stays marked.
+
+        A comparison that somebody else has asked for, or that the pair needs itself (I10), goes on.
+        """
+        if done not in self._askers:
+            return
+        self._askers.remove(done)
+        walk = self._walk
+        if isinstance(walk, Comparison) and not self._askers and not self._pair.record.unverified:
+            walk.stop(lambda: self._compared_so_far(walk.end))
+
     def restart_comparison(self) -> None:
         """A fence lapsed: what was compared before does not count."""
         self._compared = False
@@ -231,14 +243,7 @@ class Synchronizer:
         if self._compare_again:
             self.advance()
             return
-        if end.found_blocks:
-            _log.warning(
-                "pair %d: %d blocks differ between its legs",
-                pair.number,
-                end.found_blocks,
-                extra={"event": "pair_differs"},
-            )
-        pair.look_again()
+        self._compared_so_far(end)
         self._tell_askers(None)
         if not pair.record.unverified:
             return
@@ -247,6 +252,16 @@ class Synchronizer:
             pair.found_dirty()
         else:
             pair.change(hold=False, unverified=False, current=pair.record.primary)
+
+    def _compared_so_far(self, end: WalkEnd) -> None:
+        if end.found_blocks:
+            _log.warning(
+                "pair %d: %d blocks differ between its legs",
+                self._pair.number,
+                end.found_blocks,
+                extra={"event": "pair_differs"},
+            )
+        self._pair.look_again()
 
     def _tell_askers(self, error: ScsiError | None) -> None:
         askers, self._askers = self._askers, []

@@ -68,6 +68,11 @@ class JobNode(Entry):
     def ui_command_wait(self) -> None:
         self.say_done(wait_for_job(self.shell.api, self.shell.terminal, self.row), f"job {self.name} is done")
 
+    def ui_command_cancel(self) -> None:
+        row = self.shell.api.post(f"{self.url}/cancel", {})
+        far = f"{row['done_blocks']} of {row['total_blocks']} blocks were compared"
+        self.say_done(row, f"job {self.name} is cancelled: {far}")
+
 
 class JobsNode(Collection):
     """The jobs."""

@@ -158,7 +158,16 @@ ENTRIES = {
         },
     ),
     "/jobs/ID": NodeText(
-        "A job.", {"wait": CommandText("", "Show its progress, and return when it has ended.", {}, ("wait",))}
+        "A job.",
+        {
+            "wait": CommandText("", "Show its progress, and return when it has ended.", {}, ("wait",)),
+            "cancel": CommandText(
+                "",
+                "End a comparison before its time, and say how far it was; a copy ends with a split.",
+                {},
+                ("cancel",),
+            ),
+        },
     ),
     "/discovery": NodeText(
         "CHAP for discovery sessions.",

@@ -38,9 +38,11 @@ class Job:
 
     Attributes:
         row: how it stands; `refresh` first.
+        stop: ends the work before its time; None where that takes an order to the pair.
     """
 
     def __init__(self, identifier: str, kind: str, pair: Pair, clock: Callable[[], float]) -> None:
+        self.stop: Callable[[], None] | None = None
         self.row = JobRow(
             identifier, kind, f"pair {pair.number}", "running", 0, pair.record.blocks, clock(), None, None
         )
@@ -62,6 +64,23 @@ class Job:
             self.row.state, self.row.error, self.row.ended = state, error, self._clock()
             if state == "done":
                 self.row.done_blocks = self.row.total_blocks
+
+    def cancel(self) -> None:
+        """End it before its time; the row keeps how far it was.
+
+        Raises:
+            RefusedError: it has ended, or is more than a job: a copy is the state of its pair.
+        """
+        place, pair = f"/jobs/{self.row.id}", self._pair
+        if self.refresh().state != "running":
+            raise RefusedError(place, f"is {self.row.state} already", "delete it, and it is forgotten")
+        if self.stop is None:
+            raise RefusedError(
+                place, "is a copy, which its pair can not do without", f"split it: /pairs/{pair.number} split"
+            )
+        self.stop()
+        goes_on = "; the pair goes on comparing, since a fence of it had lapsed" if pair.record.unverified else ""
+        self.end("cancelled", f"an admin has cancelled it{goes_on}")
 
     def _done_blocks(self) -> int:
         if self.row.kind != "verify":
@@ -109,6 +128,17 @@ class Jobs:
         """
         return self._find(identifier).refresh()
 
+    def cancel(self, identifier: str) -> JobRow:
+        """End one before its time.
+
+        Raises:
+            UnknownError: there is none.
+            RefusedError: see `Job.cancel`.
+        """
+        job = self._find(identifier)
+        job.cancel()
+        return job.row
+
     def forget(self, identifier: str) -> None:
         """Forget one that has ended.
 
@@ -118,8 +148,9 @@ class Jobs:
         """
         job = self._find(identifier)
         if job.refresh().state == "running":
-            remedy = "split the pair" if job.row.kind != "verify" else "delete the pair, or let it end"
-            raise RefusedError(f"/jobs/{identifier}", "still runs", remedy)
+            raise RefusedError(
+                f"/jobs/{identifier}", "still runs", "split the pair" if job.stop is None else "cancel it"
+            )
         del self._jobs[identifier]
 
     def _find(self, identifier: str) -> Job:

@@ -6,6 +6,7 @@ The engine asks whose order it is, and what that one sees. An admin sees every l
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -119,6 +120,7 @@ class PairOrders:
         def over(error: Exception | None) -> None:
             job.end("done" if error is None else "failed", None if error is None else _words(error))
 
+        job.stop = partial(pair.synchronizer.cancel, over)
         self._daemon.assembly.pairs.command(self._asker(), pair, ArrayOut.PAIR_VERIFY, 0, unit, over)
         row = job.refresh()
         if row.state == "failed":  # refused at once, so it was never a job

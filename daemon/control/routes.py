@@ -106,6 +106,10 @@ async def _job(control: Control, asked: Asked) -> JobRow:
     return control.jobs.row(asked.names["id"])
 
 
+async def _cancel(control: Control, asked: Asked) -> JobRow:
+    return control.jobs.cancel(asked.names["id"])
+
+
 async def _forget(control: Control, asked: Asked) -> Nothing:
     control.jobs.forget(asked.names["id"])
     return Nothing()
@@ -121,6 +125,8 @@ _PAIRS = [
           body=Nothing, status=202),
     Route("GET", "/v1/jobs", Right.READ, "List the jobs", list[JobRow], _jobs),
     Route("GET", "/v1/jobs/{id}", Right.READ, "See a job", JobRow, _job),
+    Route("POST", "/v1/jobs/{id}/cancel", Right.CHANGE, "End a comparison before its time", JobRow, _cancel,
+          body=Nothing),
     Route("DELETE", "/v1/jobs/{id}", Right.CHANGE, "Forget a job that has ended", Nothing, _forget),
 ]  # fmt: skip
 

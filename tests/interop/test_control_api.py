@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from daemon.control.server import FIRST_REQUEST_LIMIT_S
+from tests.support.annexd import ROOT
 from tests.support.control import ControlClient, part
 from tests.support.host import GOOD, Host, HostLost, read_cdb, sense_of
 from tests.support.ports import free_port
@@ -190,6 +191,34 @@ def test_a_pair_is_formed_split_verified_and_ended(api: ControlClient, served: S
     assert api.ask("DELETE", f"/v1/pairs/{number}").status == 200
     assert api.get("/v1/pairs") == []
     assert (served.folder / "one.img").read_bytes() == (served.folder / "two.img").read_bytes()
+
+
+def test_a_comparison_is_cancelled_and_a_copy_is_split(api: ControlClient, served: Served) -> None:
+    add_disks(api, served.folder)
+    form = {"primary": "v-one", "secondary": "v-two", "copy": False, "pace_mib_s": 1}  # 8 s for all of it
+    number = api.ask("POST", "/v1/pairs", form).document["pair"]["number"]
+    job = api.ask("POST", f"/v1/pairs/{number}/verify").document["job"]
+    deadline = time.monotonic() + LIMIT_S
+    while not api.get(f"/v1/jobs/{job['id']}")["done_blocks"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert api.ask("DELETE", f"/v1/jobs/{job['id']}").error["remedy"] == "cancel it"
+    shell = ["--socket", str(served.folder / "control.sock"), f"/jobs/{job['id']}", "cancel"]
+    cancelled = subprocess.run([ROOT / "bin" / "annexcli", *shell], capture_output=True, text=True, timeout=LIMIT_S)
+    assert cancelled.returncode == 0, cancelled.stderr
+    row = api.get(f"/v1/jobs/{job['id']}")
+    assert row["state"] == "cancelled"
+    assert 0 < row["done_blocks"] < row["total_blocks"]
+    assert f"{row['done_blocks']} of {row['total_blocks']} blocks were compared" in cancelled.stdout
+    assert api.ask("POST", f"/v1/jobs/{job['id']}/cancel").status == 409
+    assert api.ask("DELETE", f"/v1/jobs/{job['id']}").status == 200
+    assert api.ask("DELETE", f"/v1/pairs/{number}").status == 200
+    copied = api.ask("POST", "/v1/pairs", form | {"copy": True}).document
+    refused = api.ask("POST", f"/v1/jobs/{copied['job']['id']}/cancel")
+    assert refused.status == 409
+    assert f"/pairs/{copied['pair']['number']} split" in refused.error["remedy"]
+    assert api.ask("POST", f"/v1/pairs/{copied['pair']['number']}/split").status == 200
+    assert api.get(f"/v1/jobs/{copied['job']['id']}")["state"] == "cancelled"
 
 
 def test_a_session_is_listed_and_ended(api: ControlClient, served: Served) -> None:

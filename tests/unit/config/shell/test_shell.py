@@ -105,6 +105,7 @@ def test_a_disk_is_exported_with_four_commands_as_with_targetcli(api: FakeApi, c
          ("PUT", f"/v1/targets/{QUOTED}/anyone",
           {"addresses": ["127.0.0.0/8", "::1/128"], "array_control": True, "read_only": False})),
         ("/sessions delete 1", ("DELETE", "/v1/sessions/1", None)),
+        ("/jobs/3 cancel", ("POST", "/v1/jobs/3/cancel", {})),
     ],
 )  # fmt: skip
 def test_a_command_is_a_request(api: FakeApi, cli: Cli, line: str, request_: tuple[str, str, Any]) -> None:
@@ -113,6 +114,8 @@ def test_a_command_is_a_request(api: FakeApi, cli: Cli, line: str, request_: tup
     api.state["vdevs"] = [{"name": "v0", "regions": []}]
     api.state["pairs"] = [{"number": 1}]
     api.state["sessions"] = [{"tsih": 1}]
+    api.state["jobs"] = [{"id": "3", "state": "running"}]
+    api.answers["POST", "/v1/jobs/3/cancel"] = [{"id": "3", "done_blocks": 1, "total_blocks": 2}]
     method, url, _ = request_
     if method == "PUT":
         api.answers[method, url] = [{"changes": []}]

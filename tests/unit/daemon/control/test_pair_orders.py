@@ -162,6 +162,81 @@ def test_a_comparison_that_the_state_forbids_is_refused_and_no_job(admin: Admin)
     assert admin.jobs.rows() == before
 
 
+def verifying(admin: Admin) -> str:
+    """Begin to compare, up to some block; give the job."""
+    admin.form(copy=False)
+    admin.hold_copies()
+    job = admin.orders.verify(admin.pair()).job
+    assert job is not None
+    for _ in range(3):
+        admin.device("one").release()
+        admin.world.scheduler.run_until_idle()
+    return job.id
+
+
+def reads(admin: Admin) -> int:
+    return sum(operation.startswith("read") for operation in admin.device("one").operations())
+
+
+def test_a_comparison_that_is_cancelled_stops_and_says_how_far_it_was(admin: Admin) -> None:
+    job = verifying(admin)
+    row = admin.jobs.cancel(job)
+    assert row.state == "cancelled"
+    assert 0 < row.done_blocks < BLOCKS
+    before = reads(admin)
+    admin.let_go()
+    assert reads(admin) == before
+    assert admin.pair().synchronizer.walk is None
+    assert admin.jobs.row(job) == row
+    with pytest.raises(RefusedError, match="is cancelled already"):
+        admin.jobs.cancel(job)
+    again = admin.orders.verify(admin.pair()).job
+    admin.let_go()
+    assert again is not None
+    assert admin.jobs.row(again.id).state == "done"
+
+
+def test_what_a_cancelled_comparison_has_found_stays_marked(admin: Admin) -> None:
+    admin.form(copy=False)
+    admin.device("two").data[0] ^= 1
+    admin.hold_copies()
+    job = admin.orders.verify(admin.pair()).job
+    assert job is not None
+    admin.device("one").release()
+    admin.world.scheduler.run_until_idle()
+    admin.jobs.cancel(job.id)
+    admin.let_go()
+    assert admin.pair().row().out_of_sync_blocks == 8
+    assert not admin.pair().in_sync()
+
+
+def test_a_comparison_that_another_waits_for_goes_on(admin: Admin) -> None:
+    job = verifying(admin)
+    other = admin.orders.verify(admin.pair()).job
+    assert other is not None
+    admin.jobs.cancel(job)
+    admin.let_go()
+    assert (admin.jobs.row(job).state, admin.jobs.row(other.id).state) == ("cancelled", "done")
+
+
+def test_a_comparison_that_the_pair_needs_goes_on_and_the_job_says_so(admin: Admin) -> None:
+    job = verifying(admin)
+    admin.pair().change(unverified=True)
+    row = admin.jobs.cancel(job)
+    assert "goes on comparing" in str(row.error)
+    admin.let_go()
+    assert not admin.pair().record.unverified
+
+
+def test_a_copy_is_not_cancelled_but_split(admin: Admin) -> None:
+    admin.hold_copies()
+    job = admin.form().job
+    with pytest.raises(RefusedError) as refused:
+        admin.jobs.cancel(job.id)
+    assert f"/pairs/{admin.pair().number} split" in str(refused.value.remedy)
+    assert admin.jobs.row(job.id).state == "running"
+
+
 @pytest.mark.parametrize("kind", ["copy", "verify"])
 def test_the_job_of_a_pair_that_is_deleted_is_cancelled(admin: Admin, kind: str) -> None:
     if kind == "verify":
