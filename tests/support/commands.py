@@ -183,7 +183,7 @@ def empty_cdb(row: Command) -> bytearray:
     if row.opcode == VARIABLE_LENGTH:
         cdb[7:10] = row.usage_map[7:10]
     elif row.service_action:
-        cdb[1] = row.usage_map[1]
+        cdb[1] = row.key[1]
     return cdb
 
 
