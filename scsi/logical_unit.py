@@ -123,6 +123,7 @@ class LogicalUnit:
         self.sanitizer = Sanitizer(self)
         self._volume = volume if self.modes.write_cache else WriteThrough(volume)
         self._below = volume  # the same, or what is under it while WCE is 0
+        self._write_protected = volume.read_only  # as hosts were told
         self._task_set = TaskSet()
         self._settling = False
         # Of the objects above, for the fast path.
@@ -153,9 +154,21 @@ class LogicalUnit:
         if (old.blocks, old.block_bytes) != (volume.blocks, volume.block_bytes):
             self.capacity_changed()
         # A host that believes that there is no cache never flushes it.
-        if (old.write_cache, old.read_only) != (volume.write_cache, volume.read_only):
+        if old.write_cache != volume.write_cache:
             self.establish_unit_attention(*unit_attention.MODE_PARAMETERS_CHANGED)
         if (old.deallocation is None) != (volume.deallocation is None):
+            self.establish_unit_attention(*unit_attention.INQUIRY_DATA_CHANGED)
+        self.tell_write_protection()
+
+    def tell_write_protection(self) -> None:
+        """Tell the hosts if the volume has become write-protected, or has ceased to be.
+
+        Linux looks at that again when inquiry data are said to have changed, and at nothing else.
+        """
+        protected = self._volume.read_only
+        if protected != self._write_protected:
+            self._write_protected = protected
+            self.establish_unit_attention(*unit_attention.MODE_PARAMETERS_CHANGED)
             self.establish_unit_attention(*unit_attention.INQUIRY_DATA_CHANGED)
 
     @property

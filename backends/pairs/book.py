@@ -297,7 +297,8 @@ class _Hosts:
 
 
 def tell_hosts(pair: Pair, but: Nexus | None) -> None:
-    """Make 06/80/80 pending for every nexus of both LUs but one."""
+    """Make 06/80/80 pending for every nexus of both LUs but one; all learn of a write protection that came or went."""
     for unit in pair.units:
         if unit is not None:
             unit.logical_unit.establish_unit_attention(*PAIR_STATE_CHANGED, but=but)
+            unit.logical_unit.tell_write_protection()

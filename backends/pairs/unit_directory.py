@@ -36,6 +36,9 @@ class PairedLogicalUnit(Protocol):
     def establish_unit_attention(self, asc: int, ascq: int, but: Nexus | None = None) -> None:
         """Make a unit attention pending for every nexus of the unit except `but`."""
 
+    def tell_write_protection(self) -> None:
+        """Tell the hosts if the volume has become write-protected, or has ceased to be."""
+
     def drain(self, done: Callable[[], None]) -> None:
         """Hold commands that come from now on; call back once those already running on the volume have ended."""
 

@@ -80,12 +80,16 @@ class FakeLogicalUnit:
         self.volume = volume
         self.reservations = FakeReservations()
         self.attentions: list[tuple[int, int, Nexus | None]] = []
+        self.told_read_only: list[bool] = []
         self.drains = 0
         self.hold_drain = False
         self.drained: list[Callable[[], None]] = []
 
     def establish_unit_attention(self, asc: int, ascq: int, but: Nexus | None = None) -> None:
         self.attentions.append((asc, ascq, but))
+
+    def tell_write_protection(self) -> None:
+        self.told_read_only.append(self.volume.read_only)
 
     def drain(self, done: Callable[[], None]) -> None:
         self.drains += 1

@@ -228,6 +228,17 @@ def test_hosts_are_told_of_another_size_and_of_another_kind_of_cache(host: c.Hos
     assert host.send(c.TEST_UNIT_READY).outcome == "06/2A/01"
 
 
+def test_hosts_are_told_of_a_write_protection_in_the_way_that_makes_linux_look(
+    host: c.Host, unit: LogicalUnit, volume: MemoryVolume
+) -> None:
+    for protected in (True, False):
+        volume.read_only = protected
+        unit.tell_write_protection()
+        assert [host.send(c.TEST_UNIT_READY).outcome for _ in range(3)] == ["06/2A/01", "06/3F/03", "GOOD"]
+        unit.tell_write_protection()
+        assert host.send(c.TEST_UNIT_READY).outcome == "GOOD", "once"
+
+
 def test_hosts_are_told_of_a_unit_that_begins_to_be_thin_or_ceases(host: c.Host, unit: LogicalUnit) -> None:
     for deallocation in (Deallocation(8), None):
         volume = MemoryVolume()

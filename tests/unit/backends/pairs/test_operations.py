@@ -299,6 +299,7 @@ def test_takeover_in_pair_swaps_the_roles_without_a_copy() -> None:
     assert formed.world.written(formed.secondary, 16, pattern(1)) is None
     assert fault(formed.world.written(formed.primary, 16, pattern(2))) is Fault.WRITE_PROTECTED
     assert formed.legs[0].data == formed.legs[1].data
+    assert [unit.logical_unit.told_read_only[-1] for unit in (formed.secondary, formed.primary)] == [False, True]
 
 
 def test_takeover_is_sent_to_the_secondary() -> None:
