@@ -143,7 +143,7 @@ def _block_limits(unit: LogicalUnit, _nexus: Nexus) -> bytes:
     # Linux takes an optimal length for granted (io_opt) only if it is a multiple of the physical block.
     optimal = min(limit, (1 << 20) // (unit.volume.block_bytes or 512)) // physical * physical
     return _BLOCK_LIMITS.pack(
-        0,  # WSNZ: WRITE SAME of 0 blocks is of all to the end, if that is within its limit
+        0x01,  # WSNZ: WRITE SAME of no blocks is none of all blocks
         compare_and_write_limit_blocks(unit),  # MAXIMUM COMPARE AND WRITE LENGTH
         physical,  # OPTIMAL TRANSFER LENGTH GRANULARITY
         limit,  # MAXIMUM TRANSFER LENGTH

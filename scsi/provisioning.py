@@ -44,8 +44,6 @@ MAX_UNMAP_BYTES: Final = 64 << 20
 MAX_UNMAP_DESCRIPTORS: Final = 256
 MOST_STATUS_DESCRIPTORS: Final = 64
 
-_TO_THE_END: Final = 1 << 64  # more blocks than any unit has, so that it overlaps whatever lies behind the first
-
 _ANCHOR, _UNMAP, _NO_DATA_OUT = 0x10, 0x08, 0x01
 _OFFSETS = {0x41: (1, 7), 0x93: (1, 10), 0x7F: (10, 28)}  # of the flags and the number of blocks, by opcode
 
@@ -120,11 +118,9 @@ def handle_write_same(unit: LogicalUnit, task: Task, fields: Fields) -> None:
     _refuse_writing(unit, task)
     if flags & _ANCHOR:
         raise InvalidFieldInCdb(flags_offset, 4, "there are no anchored blocks")
-    if blocks == _TO_THE_END:
-        blocks = unit.volume.blocks - lba
-        if blocks <= 0:
-            refuse_unready(unit)
-            raise LbaOutOfRange(f"{lba} of {unit.volume.blocks}", information=lba)
+    if not blocks:
+        # WSNZ. The other meaning, all to the end of the unit, would be more than the limit as a rule.
+        raise InvalidFieldInCdb(length_offset, None, "no blocks")
     _check_range(unit, lba, blocks)
     if flags & _UNMAP and not is_thin(unit):
         refuse_unready(unit)  # it may not be known yet
@@ -286,16 +282,6 @@ def _ender(unit: LogicalUnit, task: Task, data_out_used: int) -> Done:
     return done
 
 
-def _to_the_end(decode: Decode) -> Decode:
-    """Have NUMBER OF LOGICAL BLOCKS 0 mean all blocks from the first one on (WSNZ is 0)."""
-
-    def decode_same(cdb: bytes) -> Fields:
-        flags, lba, blocks = decode(cdb)
-        return flags, lba, blocks or _TO_THE_END
-
-    return decode_same
-
-
 def _write_same(name: str, usage: str, decode: Decode, ignored: str = "", *, service_action: bool = False) -> Command:
     return Command(
         name,
@@ -315,11 +301,9 @@ def _write_same(name: str, usage: str, decode: Decode, ignored: str = "", *, ser
 # WRPROTECT is refused: there is no protection information. So are LBDATA and PBDATA, obsolete, which asked for other
 # data in each block. GROUP NUMBER may be anything: no statistics are kept by it.
 ROWS: tuple[Command, ...] = (
-    _write_same("WRITE SAME (10)", "41 18 ffffffff 1f ffff 04", _to_the_end(_decode_10)),
-    _write_same("WRITE SAME (16)", "93 19 ffffffffffffffff ffffffff 1f 04", _to_the_end(_decode_16)),
-    _write_same(
-        "WRITE SAME (32)", usage_32(0x000D, 0x19), _to_the_end(decode_32), ignored_32(0x00), service_action=True
-    ),
+    _write_same("WRITE SAME (10)", "41 18 ffffffff 1f ffff 04", _decode_10),
+    _write_same("WRITE SAME (16)", "93 19 ffffffffffffffff ffffffff 1f 04", _decode_16),
+    _write_same("WRITE SAME (32)", usage_32(0x000D, 0x19), decode_32, ignored_32(0x00), service_action=True),
     Command(
         "UNMAP",
         usage="42 01 00000000 1f ffff 04",
