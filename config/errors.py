@@ -33,6 +33,10 @@ class NotServingError(ConfigError):
     """The daemon is starting or stopping, and takes no changes."""
 
 
+class ListenError(ConfigError):
+    """An address can not be listened on: it is taken, or not there; that may get better by itself."""
+
+
 class NotSavedError(ConfigError):
     """The change could not be saved, and so it was not made."""
 

@@ -15,12 +15,13 @@ from pathlib import Path
 
 from backends.state_directory import StateError
 from config import __version__, store
-from config.errors import ConfigError
+from config.errors import ConfigError, ListenError
 from config.model import VERSION, Config, Control
 from daemon import event_loop, journal, try_mode
 from daemon.service import Service
 
 EXIT_UNUSABLE = 2
+EXIT_TRY_AGAIN = 75  # EX_TEMPFAIL; the unit has systemd start annexd again
 DEFAULT_FILE = Path("/etc/annex/annex.json")
 DEFAULT_STATE_DIRECTORY = Path("/var/lib/annex")
 
@@ -111,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return event_loop.run(service.run(), use_uvloop=options.loop == "uvloop")
         except (ConfigError, StateError) as error:
             print(f"annexd: {error}", file=sys.stderr)
-            return EXIT_UNUSABLE
+            return EXIT_TRY_AGAIN if isinstance(error, ListenError) else EXIT_UNUSABLE
 
 
 def _init(file: Path, state_directory: Path) -> int:

@@ -14,7 +14,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from config import model
-from config.errors import ConfigError
+from config.errors import ListenError
 from daemon import metrics, statistics
 from daemon.daemon import Daemon
 from daemon.server_header import name_only
@@ -43,7 +43,7 @@ class MetricsServer:
         """Listen where `config.metrics` says, or nowhere; see `Endpoint`.
 
         Raises:
-            ConfigError: that can not be; then it listens where it did.
+            ListenError: that can not be; then it listens where it did.
         """
         wanted = model.split_portal(config.metrics.listen) if config.metrics else None
         if wanted == self._address:
@@ -105,7 +105,7 @@ class MetricsServer:
         except (OSError, UnicodeError) as error:
             await runner.cleanup()
             reason = error.strerror if isinstance(error, OSError) else error
-            raise ConfigError(
+            raise ListenError(
                 "metrics.listen", f"{model.join_portal(*address)} can not be listened on: {reason}"
             ) from None
         self._runner = runner

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 
 from config import model
-from config.errors import ConfigError
+from config.errors import ListenError
 from daemon.host_history import HostHistory
 from daemon.hosts import PortalHosts
 from daemon.inherited import InheritedSockets
@@ -76,7 +76,7 @@ class Portals:
         """Listen on an address.
 
         Raises:
-            ConfigError: that can not be.
+            ListenError: that can not be.
         """
         hosts = PortalHosts(self._config, address, self.draining)
         portal = Portal(hosts, self._registry, self._handler, self.history)
@@ -93,7 +93,7 @@ class Portals:
         """Listen again where `make_way` ended that.
 
         Raises:
-            ConfigError: that can not be.
+            ListenError: that can not be.
         """
         await self._listen(self._portals[address], address)
 
@@ -134,4 +134,4 @@ class Portals:
             await portal.listen(*address, self._inherited.take(address))
         except (OSError, UnicodeError) as error:  # a host name may be one that can not be looked up at all
             reason = error.strerror if isinstance(error, OSError) else error
-            raise ConfigError(f"portal {model.join_portal(*address)}", f"can not be listened on: {reason}") from None
+            raise ListenError(f"portal {model.join_portal(*address)}", f"can not be listened on: {reason}") from None

@@ -1,14 +1,21 @@
 """What of annexd does not serve just now, and why, in words: for the service manager's status line.
 
 annexd is ready when hosts can log in and it is known of each pair whether it is verified: whether the array has
-confirmed its fences. One that is not waits for its array, and its LUs answer NOT READY until then.
+confirmed its fences (I6). One that is not waits for its array, and its LUs answer NOT READY until then, or what its
+other leg knows.
+
+After a fence has lapsed, as a stop of annexd makes it do, a pair compares its sides in whole (I10), which takes hours.
+Ready does not wait for that: the fences are taken again before a write is acknowledged, and until the sides are known
+to be equal, reads come from the current one only, which has every acknowledged write. The status says so.
 """
 
 from __future__ import annotations
 
 from backends.devices.state import DeviceState
+from backends.pairs.copying import Comparison
 from backends.pairs.pair import Pair
 from daemon.assembly import Assembly
+from scsi.array_commands import PairState
 
 MOST_NAMED = 3  # the status is one line
 
@@ -20,11 +27,8 @@ def status(assembly: Assembly, portals: int) -> str:
         assembly: its parts.
         portals: how many addresses it listens on.
     """
-    units = len(assembly.virtual_devices)
-    serving = (
-        f"serving {units} logical unit{'' if units == 1 else 's'} on {portals} portal{'' if portals == 1 else 's'}"
-    )
-    lacking = waiting(assembly)
+    serving = f"serving {_number(len(assembly.virtual_devices), 'logical unit')} on {_number(portals, 'portal')}"
+    lacking = waiting(assembly) + comparing(assembly)
     more = [f"{len(lacking) - MOST_NAMED} more"] if len(lacking) > MOST_NAMED else []
     return "; ".join([serving, *lacking[:MOST_NAMED], *more])
 
@@ -38,6 +42,20 @@ def waiting(assembly: Assembly) -> list[str]:
         for name, device in assembly.virtual_devices.items()
         if device.naa not in named and (fault := device.fault()) is not None
     ]
+
+
+def comparing(assembly: Assembly) -> list[str]:
+    """List the pairs that serve from one side until they have compared both."""
+    return [
+        f"pair {pair.number} compares its sides, {100 * _compared_blocks(pair) // max(pair.record.blocks, 1)} % done"
+        for pair in assembly.pairs.pairs()
+        if pair.record.unverified and pair.state is PairState.PAIR and not _of_pair(pair)
+    ]
+
+
+def _compared_blocks(pair: Pair) -> int:
+    walk = pair.synchronizer.walk
+    return walk.done_blocks if isinstance(walk, Comparison) else 0
 
 
 def _of_pair(pair: Pair) -> str:

@@ -56,7 +56,7 @@ class Service:
 
         Raises:
             StateError: what the state directory holds is damaged, or contradicts the configuration.
-            ConfigError: an address can not be listened on, or a credential is not there.
+            ConfigError: a credential is not there; ListenError: an address can not be listened on.
         """
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from config.errors import ConfigError, InUseError, NotSavedError, NotServingError, RevisionError
+from config.errors import ConfigError, InUseError, ListenError, NotSavedError, NotServingError, RevisionError
 
 
 class UnknownError(ConfigError):
@@ -47,6 +47,7 @@ STATUS: dict[type[ConfigError], int] = {
     RevisionError: 412,
     NotServingError: 503,
     NotSavedError: 507,
+    ListenError: 400,
     ConfigError: 400,
 }
 

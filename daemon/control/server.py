@@ -16,7 +16,7 @@ import msgspec
 from aiohttp import web
 
 from config import model
-from config.errors import ConfigError
+from config.errors import ConfigError, ListenError
 from daemon.control import openapi, sockets
 from daemon.control.authorization import Right, peer_right, token_right
 from daemon.control.requests import application
@@ -218,5 +218,5 @@ def _listen_tcp(config: model.ControlTcp) -> socket.socket:
         made.listen(64)
     except OSError as error:
         made.close()
-        raise ConfigError("control.tcp.listen", f"{config.listen} can not be listened on: {error.strerror}") from None
+        raise ListenError("control.tcp.listen", f"{config.listen} can not be listened on: {error.strerror}") from None
     return made

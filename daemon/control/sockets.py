@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from config import files, model
-from config.errors import ConfigError
+from config.errors import ConfigError, ListenError
 from daemon.control.authorization import group_id
 
 _TOKEN = re.compile(r"[!-~]{32,512}")
@@ -51,7 +51,7 @@ def listen_unix(path: Path, groups: Sequence[str]) -> socket.socket:
         made.close()
         if isinstance(error, ConfigError):
             raise
-        raise ConfigError(place, f"can not be listened on: {error.strerror}") from None
+        raise ListenError(place, f"can not be listened on: {error.strerror}") from None
     return made
 
 

@@ -107,12 +107,12 @@ def test_a_bad_option_gets_one_line_that_shows_no_secret(
     assert "hush" not in done.stderr
 
 
-def test_a_port_in_use_gets_one_line(tmp_path: Path) -> None:
+def test_a_port_in_use_gets_one_line_and_an_exit_code_of_its_own(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         portal = f"127.0.0.1:{taken.getsockname()[1]}"
         done = annexd("try", "--portal", portal, "--state", str(tmp_path / "state"), "--log-level", "error")
-    assert done.returncode == 2
-    assert f"portal {portal}" in one_line(done.stderr)
+    assert done.returncode == 75  # EX_TEMPFAIL: systemd is to try again
+    assert f"portal {portal}: can not be listened on" in one_line(done.stderr)
 
 
 def test_a_damaged_state_directory_is_named_and_nothing_is_served(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon import compiled
+from daemon import compiled, main
 
 ROOT = Path(__file__).resolve().parents[2]
 MOST_EXPOSURE = 2.0  # of 10; systemd's own services are between 2 and 9
@@ -24,6 +24,17 @@ def test_the_service_is_exposed_to_little() -> None:
     exposure = re.search(r"Overall exposure level for annexd\.service: (\d+\.\d+)", done.stdout)
     assert exposure
     assert float(exposure[1]) <= MOST_EXPOSURE
+
+
+def test_the_service_is_tried_again_unless_that_is_in_vain() -> None:
+    unit = dict(
+        line.split("=", 1) for line in (ROOT / "systemd/annexd.service").read_text().splitlines() if "=" in line
+    )
+    assert unit["Restart"] == "on-failure"
+    assert unit["RestartPreventExitStatus"] == str(main.EXIT_UNUSABLE)
+    assert main.EXIT_TRY_AGAIN not in {0, main.EXIT_UNUSABLE}
+    # All the tries must fit into the interval, or systemd would go on for ever.
+    assert int(unit["StartLimitBurst"]) * int(unit["RestartSec"]) < int(unit["StartLimitIntervalSec"])
 
 
 def make(target: str, folder: Path, prefix: str = "/usr") -> subprocess.CompletedProcess[str]:
