@@ -40,6 +40,11 @@ class Arrays(NamedTuple):
         """Run annexhost on the host; give its document."""
         return json.loads(self.host.run(str(ROOT / "bin" / "annexhost"), "--json", *words))
 
+    def wait_until_seen(self, disk: str, *, read_only: bool) -> None:
+        """Wait until the host's kernel takes a disk for one that may be written, or not; nobody has it rescanned."""
+        script = 'until [ "$(cat "/sys/block/${1#/dev/}/ro")" = "$2" ]; do sg_turs "$1" || sleep 0.05; done'
+        self.host.sh(script, disk, str(int(read_only)))
+
     def sha256(self, disk: str) -> str:
         """Give the checksum of a disk as the host reads it."""
         return self.host.sh('dd if="$1" bs=1M iflag=direct status=none | sha256sum', disk).split()[0]
@@ -84,16 +89,19 @@ def test_external_data_is_acquired_and_transferred_from_inside_the_host(arrays: 
     assert arrays.host.run("sha256sum", "/run/copy").split()[0] == hashlib.sha256(wanted).hexdigest()
 
 
-def test_a_pair_is_formed_copied_and_compared_while_the_host_writes(
-    arrays: Arrays, kernel_log: KernelLog
-) -> None:
-    # A secondary is write-protected, and has a mapping of its own to storage.
-    kernel_log.expect(r"sd [\d:]+: (Mode parameters|Inquiry data) ha(s|ve) changed", r"sd [\d:]+: Mode parameters changed")
+def test_a_pair_is_formed_copied_and_compared_while_the_host_writes(arrays: Arrays, kernel_log: KernelLog) -> None:
+    kernel_log.expect(
+        r"sd [\d:]+: (Mode parameters|Inquiry data has) changed", r"sd [\d:]+: \[sd\w+\] Write Protect is on"
+    )
+    kernel_log.expect(r"sd [\d:]+: \[sd\w+\] Mode Sense: \w\w 00 90 08")
+    # Linux flushes no disk that it can not write to. It is to flush the one that it can write to now.
+    kernel_log.expect(r"sd [\d:]+: \[sd\w+\] Write cache: disabled, read cache: enabled, supports DPO and FUA")
     arrays.host.sh('head -c 32M /dev/urandom | dd of="$1" bs=1M oflag=direct iflag=fullblock status=none', arrays.local)
     with load(arrays.host, arrays.local, "--direct=1", "--bs=4k"):
         words = ("--secondary", "1", "--fence", "data", "--wait")
         (pair,) = arrays.annexhost("pair", "create", arrays.local, *words)["pairs"]
         assert (pair["state"], pair["in_sync_percent"]) == ("PAIR", 100)
+        arrays.wait_until_seen(arrays.external, read_only=True)
         wait_for_load(arrays.host, arrays.local)
     assert arrays.annexhost("pair", "verify", arrays.local)
     assert arrays.sha256(arrays.local) == arrays.kernel.sha256("old")
@@ -101,6 +109,10 @@ def test_a_pair_is_formed_copied_and_compared_while_the_host_writes(
 
     (pair,) = arrays.annexhost("pair", "takeover", arrays.external)["pairs"]  # the two change places
     assert pair["state"] == "PAIR"
+    arrays.wait_until_seen(arrays.external, read_only=False)
+    arrays.wait_until_seen(arrays.local, read_only=True)
+    script = 'cat "/sys/block/${1#/dev/}/queue/write_cache"'
+    assert arrays.host.sh(script, arrays.external) == "write back\n"
     with load(arrays.host, arrays.external, "--direct=1", "--bs=4k"):
         wait_for_load(arrays.host, arrays.external)
     arrays.annexhost("pair", "delete", arrays.external)
