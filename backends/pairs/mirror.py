@@ -197,6 +197,7 @@ class Mirror:
         mirrored: True when writes of the primary go to both legs.
         only_current: True while nothing but the current leg is read, for either LU, since the other may differ (I10).
         lapsed: bit set of legs whose fence is not verified, or whose path is away.
+        lapses: how often another leg has lapsed.
         tick: counts seconds while anything is under way.
         flushed: everything stamped up to this in the log is stable on both legs.
         unflushed: extents of which that can not be said though they are no longer mirrored.
@@ -213,6 +214,7 @@ class Mirror:
         self.mirrored = False
         self.only_current = False
         self.lapsed = 0
+        self.lapses = 0
         self.tick = 0
         self.ticking = False
         self.flushed = 0
@@ -281,7 +283,7 @@ class Mirror:
         refusal = self.faults.refusal(write.leg)
         if refusal is not None:
             write.answer(refusal)
-        elif self._must_hold(write.leg):
+        elif self.must_hold(write.leg):
             self.held.append(write)
         elif not self._admit_extents(write):
             self.opening[write] = None
@@ -302,7 +304,7 @@ class Mirror:
         """No earlier operation is in the write's way any more."""
         if write.answered:
             self.leave(write)
-        elif self._must_hold(write.leg) or self.faults.refusal(write.leg) or not self._extents_open(write):
+        elif self.must_hold(write.leg) or self.faults.refusal(write.leg) or not self._extents_open(write):
             self.leave(write)
             self.admit(write)
         else:
@@ -322,7 +324,8 @@ class Mirror:
             if write.legs & (1 << leg):
                 write.send(leg)
 
-    def _must_hold(self, leg: int) -> bool:
+    def must_hold(self, leg: int) -> bool:
+        """Tell whether a write through the LU of `leg` may not be begun now."""
         return bool(self._holds) or bool(self.lapsed & self.legs_of(leg))
 
     def _admit_extents(self, write: MirroredWrite) -> bool:
@@ -414,6 +417,8 @@ class Mirror:
 
     def set_lapsed(self, lapsed: int) -> None:
         """Say which legs may not be acknowledged on now."""
+        if lapsed & ~self.lapsed:
+            self.lapses += 1
         self.lapsed = lapsed
         self._changed()
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Protocol
 
-from backends.claims import claim_all
 from backends.pairs.mirror import Mirror
+from backends.pairs.mirror_claim import MirrorClaim
 from backends.pairs.mirror_flush import Flushes
 from backends.pairs.mirrored_ranges import MirroredSame, MirroredUnmap
 from backends.split_requests import common_deallocation
@@ -85,9 +84,7 @@ class PairedVolume:
         self._mirror.legs[self._serving()].allocation(lba, blocks, done)
 
     def claim(self, lba: int, blocks: int, done: ClaimDone) -> None:
-        legs = self._mirror.legs_of(self._leg)
-        parts = [partial(self._mirror.legs[leg].claim, lba, blocks) for leg in (0, 1) if legs & (1 << leg)]
-        claim_all(parts, done)
+        MirrorClaim(self._mirror, self._leg, lba, blocks, done).retry()
 
     def flush(self, done: Done) -> None:
         self._flushes.flush(self._leg, done)

@@ -1,0 +1,96 @@
+"""COMPARE AND WRITE on an external LU: under a RESERVE of its own, given back, and never written after one was lost."""
+
+from __future__ import annotations
+
+import struct
+
+from scsi.logical_unit import LogicalUnit
+from scsi.target import TargetPort
+from tests.support import commands as c
+from tests.support.fake_array import FakeUnit, Rig
+
+BLOCK = 512
+OLD, NEW = bytes(BLOCK), b"n" * BLOCK
+RESERVE, RELEASE, READ, WRITE = 0x16, 0x17, 0x28, 0x2A
+COMPARE_AND_WRITE = struct.pack(">BBQ3xBxx", 0x89, 0, 5, 1)
+
+
+class Bench:
+    """A host, a logical unit that is all of an external LU, and the array."""
+
+    def __init__(self) -> None:
+        self.rig = Rig(FakeUnit())
+        self.host = c.Host(TargetPort(), LogicalUnit(self.rig.unit, c.NAA))
+        self.rig.array.journal.clear()
+
+    def compare_and_write(self) -> c.FakeCommand:
+        command = self.host.send(COMPARE_AND_WRITE, OLD + NEW)
+        self.rig.clock.run_until_idle()
+        return command
+
+    def opcodes(self) -> list[int]:
+        return [code for _, code in self.rig.array.journal]
+
+
+def test_it_reserves_reads_writes_and_releases() -> None:
+    bench = Bench()
+    assert bench.compare_and_write().outcome == "GOOD"
+    assert bench.opcodes() == [RESERVE, READ, WRITE, RELEASE]
+    assert bytes(bench.rig.lu.data[5 * BLOCK : 6 * BLOCK]) == NEW
+    assert bench.rig.lu.reserved_by is None
+
+
+def test_it_releases_after_a_miscompare() -> None:
+    bench = Bench()
+    bench.rig.lu.data[5 * BLOCK] = 1
+    assert bench.compare_and_write().outcome == "0E/1D/00"
+    assert bench.opcodes() == [RESERVE, READ, RELEASE]
+    assert bench.rig.lu.reserved_by is None
+
+
+def test_a_lu_that_is_fenced_anyway_is_not_reserved_again() -> None:
+    class Holder:
+        def fence_lapsed(self, unit: object) -> None: ...
+        def fence_retaken(self, unit: object) -> None: ...
+        def fence_refused(self, unit: object, error: object) -> None: ...
+
+    bench = Bench()
+    bench.rig.fences.take(bench.rig.unit, Holder(), lambda _error: None)
+    bench.rig.clock.run_until_idle()
+    bench.rig.array.journal.clear()
+    assert bench.compare_and_write().outcome == "GOOD"
+    assert bench.opcodes() == [READ, WRITE]
+    assert bench.rig.lu.reserved_by is not None
+
+
+def test_another_initiator_that_has_the_lu_reserved_keeps_it() -> None:
+    bench = Bench()
+    bench.rig.lu.reserved_by = 99
+    assert bench.compare_and_write().outcome == "RESERVATION CONFLICT"
+    assert WRITE not in bench.opcodes()
+    assert bench.rig.lu.reserved_by == 99
+
+
+def test_nothing_is_written_when_the_reservation_was_lost_between_reading_and_writing() -> None:
+    bench = Bench()
+    unit = bench.rig.unit
+    read = unit.read
+
+    def read_and_lose(lba: int, blocks: int, done: object) -> None:
+        def read_done(result: object) -> None:
+            unit.attention(0x29, 0x03)  # somebody has reset the LU
+            done(result)  # type: ignore[operator]  # a ReadDone
+
+        read(lba, blocks, read_done)
+
+    unit.read = read_and_lose  # type: ignore[method-assign]  # the moment that matters
+    assert bench.compare_and_write().outcome == "BUSY"
+    assert WRITE not in bench.opcodes()
+    assert bytes(bench.rig.lu.data[5 * BLOCK : 6 * BLOCK]) == OLD
+    assert bench.rig.lu.reserved_by is None
+
+
+def test_a_lu_that_is_away_is_not_claimed() -> None:
+    bench = Bench()
+    bench.rig.unit.set_pending("gone")
+    assert bench.compare_and_write().outcome == "02/04/01"
