@@ -69,6 +69,14 @@ def test_the_disk_driver_sees_what_annexd_promises(host: LinuxHost, logged_in: L
         ("sg_vpd --page=lbpv DISK", "Provisioning type: 2"),
         ("sg_readcap DISK", f"Last LBA={DISK_BYTES // 512 - 1} "),
         ("sg_readcap --16 DISK", "lbpme=1, lbprz=1"),
+        ("sg_logs --all DISK", "Informational Exceptions page"),
+        ("sg_logs --page=lbp DISK", "Scope: dedicated to lu"),
+        ("sg_persist --in --report-capabilities DISK", "Exclusive Access, all registrants: 1"),
+        ("sg_rtpg --decode DISK", "active/optimized"),
+        ("sg_senddiag --test DISK", "GOOD status"),
+        ("sg_prevent --allow DISK", ""),
+        ("sg_copy_results --params DISK", "Copy from block device to block device"),
+        ("sg_sanitize --block --quick --wait DISK", ""),
         ("sg_turs --number=100 DISK", "with 0 errors"),
         ("sg_requests DISK", ""),
         ("sg_luns --decode DISK", "Peripheral device addressing: lun=0"),
@@ -84,8 +92,30 @@ def test_the_disk_driver_sees_what_annexd_promises(host: LinuxHost, logged_in: L
 def test_a_tool_of_sg3_utils_understands_the_disk(
     host: LinuxHost, logged_in: LoggedIn, command: str, wanted: str
 ) -> None:
-    words = [logged_in.disk if word == "DISK" else word for word in command.split()]
+    words = command.replace("DISK", logged_in.disk).split()
     assert wanted in host.run(*words)
+
+
+def test_blocks_are_copied_without_being_sent(host: LinuxHost, logged_in: LoggedIn) -> None:
+    script = """
+    generic=/dev/$(ls "/sys/block/${1#/dev/}/device/scsi_generic")
+    head -c 1M /dev/urandom | dd of="$1" bs=1M oflag=direct iflag=fullblock status=none
+    sg_xcopy if="$generic" of="$generic" bs=512 count=2048 seek=4096
+    dd if="$1" bs=1M count=3 iflag=direct status=none >/run/read
+    cmp --ignore-initial=0:2M --bytes=1M /run/read /run/read
+    """
+    host.sh(script, logged_in.disk)
+
+
+def test_a_block_is_written_only_if_it_is_what_was_read(host: LinuxHost, logged_in: LoggedIn) -> None:
+    script = """
+    head -c 512 /dev/zero >/run/zeros; head -c 512 /dev/zero | tr '\\0' A >/run/as
+    blkdiscard "$1"
+    sg_compare_and_write --in=/run/zeros --inw=/run/as --lba=9 "$1"
+    sg_compare_and_write --quiet --in=/run/zeros --inw=/run/zeros --lba=9 "$1" && exit 1
+    dd if="$1" bs=512 skip=9 count=1 iflag=direct status=none
+    """
+    assert host.sh(script, logged_in.disk) == "A" * 512
 
 
 def test_every_page_and_every_opcode_that_is_listed_is_there(host: LinuxHost, logged_in: LoggedIn) -> None:
