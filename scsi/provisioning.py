@@ -238,20 +238,39 @@ def handle_get_lba_status(unit: LogicalUnit, task: Task, fields: tuple[int, int,
     if lba >= capacity:
         raise LbaOutOfRange(f"{lba} of {capacity}", information=lba)
 
+    wanted = min(capacity - lba, 0xFFFFFFFF)
+    room = _room(allocation_length)
+    runs: list[Allocation] = []
+
     def done(result: list[Allocation] | VolumeError) -> None:
         if isinstance(result, VolumeError):
             unit.fail(task, error_of(result))
+            return
+        for run in result:
+            if runs and runs[-1].mapped is run.mapped:
+                runs[-1] = Allocation(runs[-1].blocks + run.blocks, run.mapped)
+            else:
+                runs.append(run)
+        known = sum(run.blocks for run in runs)
+        # A volume may know the first blocks only, as one of several regions does. A run may go on, so one more is asked
+        # for than there is room for.
+        if known < wanted and len(runs) <= room:
+            unit.volume.allocation(lba + known, wanted - known, done)
         else:
-            unit.finish(task, _encode_status(lba, result, allocation_length)[:allocation_length])
+            unit.finish(task, _encode_status(lba, runs[:room])[:allocation_length])
 
-    unit.volume.allocation(lba, min(capacity - lba, 0xFFFFFFFF), done)
+    unit.volume.allocation(lba, wanted, done)
 
 
-def _encode_status(lba: int, runs: list[Allocation], allocation_length: int) -> bytes:
-    """Put as many descriptors together as there is room for, and one at least."""
-    room = max((allocation_length - _STATUS_HEADER.size) // _STATUS_DESCRIPTOR.size, 1)
+def _room(allocation_length: int) -> int:
+    """Say how many descriptors are put together: as many as there is room for, and one at least."""
+    fitting = (allocation_length - _STATUS_HEADER.size) // _STATUS_DESCRIPTOR.size
+    return min(max(fitting, 1), MOST_STATUS_DESCRIPTORS)
+
+
+def _encode_status(lba: int, runs: list[Allocation]) -> bytes:
     data = b""
-    for blocks, mapped in runs[: min(room, MOST_STATUS_DESCRIPTORS)]:
+    for blocks, mapped in runs:
         data += _STATUS_DESCRIPTOR.pack(lba, blocks, _MAPPED if mapped else _DEALLOCATED)
         lba += blocks
     return _STATUS_HEADER.pack(len(data) + 4) + data

@@ -10,7 +10,7 @@ from scsi.logical_unit import LogicalUnit
 from scsi.provisioning import MAX_UNMAP_BYTES, MAX_UNMAP_DESCRIPTORS, MAX_WRITE_SAME_BYTES
 from scsi.target import TargetPort
 from scsi.task_management import Function, Response
-from scsi.volume import Deallocation, Fault, VolumeError
+from scsi.volume import AllocationDone, Deallocation, Fault, VolumeError
 from tests.support import commands as c
 from tests.support.memory_volume import MemoryVolume
 
@@ -412,6 +412,27 @@ def test_get_lba_status_is_cut_at_the_allocation_length(host: c.Host) -> None:
         data = host.send(lba_status(0, length)).data
         assert len(data) <= length
         assert data[4:] == whole[4 : len(data)]
+
+
+def test_get_lba_status_goes_on_where_a_volume_knows_the_first_blocks_only(
+    host: c.Host, volume: MemoryVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for lba, blocks in ((0, 3), (10, 30)):
+        volume.unmap(lba, blocks, lambda _: None)
+    whole = volume.allocation
+    asked = []
+
+    def a_part(lba: int, blocks: int, done: AllocationDone) -> None:
+        asked.append(lba)
+        whole(lba, min(blocks, 7), done)
+
+    monkeypatch.setattr(volume, "allocation", a_part)
+    wanted = [(0, 3, 1), (3, 7, 0), (10, 30, 1), (40, BLOCKS - 40, 0)]
+    assert statuses(host.send(lba_status(0)).data) == wanted
+    assert asked[:3] == [0, 7, 14]
+    asked.clear()
+    assert statuses(host.send(lba_status(0, 24 + 16)).data) == wanted[:2]
+    assert asked == [0, 7], "no more than there is room for"
 
 
 def test_get_lba_status_past_the_end_is_out_of_range(host: c.Host) -> None:
