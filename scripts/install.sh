@@ -164,10 +164,25 @@ install_all() {
     [ -n "$DESTDIR" ] || introduce
 }
 
+# Secrets once lay in annexd's folder. They move before tmpfiles.d gives that folder to annexd; and what does not prove to
+# be root's own folder, once it lies where annexd can not reach it, is not used.
+move_credentials() {
+    old=/etc/annex/credentials
+    new=/etc/annex-credentials
+    if [ ! -d "$old" ] || [ -e "$new" ]; then return; fi
+    mv -T "$old" "$new"
+    if [ "$(stat -c '%F %u' "$new")" != "directory 0" ]; then
+        mv -T "$new" "$new.refused"
+        fail "$old was no folder of root's; it is $new.refused now: look at it, and install again"
+    fi
+    say "the CHAP secrets of $old are in $new now"
+}
+
 # Tell the system that it is there.
 introduce() {
     if [ "$(id -u)" -ne 0 ] || ! command -v systemd-sysusers >/dev/null; then return; fi
     systemd-sysusers "$prefix/lib/sysusers.d/annex.conf"
+    move_credentials
     systemd-tmpfiles --create "$prefix/lib/tmpfiles.d/annex.conf"
     if [ -d /run/systemd/system ]; then
         systemctl daemon-reload
@@ -194,7 +209,7 @@ uninstall_all() {
         rmdir --ignore-fail-on-non-empty "$DESTDIR$made" 2>/dev/null || true
     done
     if [ -z "$DESTDIR" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
-    say "done; /etc/annex, /var/lib/annex and the user annex are still there"
+    say "done; /etc/annex, /etc/annex-credentials, /var/lib/annex and the user annex are still there"
 }
 
 case ${1-} in

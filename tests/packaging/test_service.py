@@ -340,6 +340,18 @@ def test_systemd_opens_the_portal_and_hosts_wait_while_annexd_is_restarted(annex
     annex.systemctl("daemon-reload")
 
 
+def test_v34_an_upgrade_closes_the_folder_of_the_configuration_and_keeps_the_secrets(annex: Installed) -> None:
+    as_before = "mv /etc/annex-credentials /etc/annex/credentials; chown root:annex /etc/annex; chmod 0770 /etc/annex"
+    annex.machine.run("sh", "-c", as_before)
+    said = annex.machine.run("make", "-C", str(ROOT), "-o", "dependencies", "install")
+    assert "the CHAP secrets of /etc/annex/credentials are in /etc/annex-credentials now" in said
+    kept = ("/etc/annex", CONFIGURATION, "/etc/annex-credentials", "/etc/annex-credentials/known")
+    modes = annex.machine.run("stat", "-c", "%a %U %G", *kept)
+    assert modes.splitlines() == ["700 annex annex", "600 annex annex", "700 root root", "600 root root"]
+    annex.systemctl("restart", UNIT)
+    test_a_credential_of_systemd_is_a_chap_secret(annex)
+
+
 def test_an_upgrade_keeps_the_state_and_leaves_nothing_of_the_version_before(annex: Installed) -> None:
     annex.systemctl("start", UNIT)
     with annex.host() as host:
@@ -364,5 +376,5 @@ def test_uninstall_leaves_the_configuration_and_the_state_and_nothing_else(annex
     assert annex.machine.run("pgrep", "annexd", check=False) == ""
     assert annex.machine.show(UNIT, "LoadState") == "not-found"
     assert annex.files() == annex.files_before
-    kept = annex.machine.run("find", "/etc/annex", "/var/lib/annex").splitlines()
-    assert {CONFIGURATION, "/var/lib/annex/mapping.json"} <= set(kept)
+    kept = annex.machine.run("find", "/etc/annex", "/etc/annex-credentials", "/var/lib/annex").splitlines()
+    assert {CONFIGURATION, "/etc/annex-credentials/known", "/var/lib/annex/mapping.json"} <= set(kept)

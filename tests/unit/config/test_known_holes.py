@@ -50,7 +50,11 @@ def test_v37_nothing_that_comes_in_is_ever_run(path: Path) -> None:
     called, imported = names_used(path)
     assert not called & CODE_OF_DATA
     assert not imported & MODULES
-    assert not re.search(rb"debug\s*=\s*True", path.read_bytes())
+
+
+def test_v37_nothing_turns_debugging_on() -> None:
+    wanted = re.compile(rb"debug\s*=(?!=)|set_debug|debugtoolbar|debugpy|PYTHONASYNCIODEBUG|manhole|InteractiveConsole")
+    assert [path.name for path in SHIPPED if wanted.search(path.read_bytes())] == []
 
 
 def structs() -> list[type[msgspec.Struct]]:
