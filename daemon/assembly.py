@@ -23,6 +23,8 @@ from backends.external.fence import FenceKeeper
 from backends.mapping import MappingTable, RegionRow, VirtualDeviceRow
 from backends.pairs.book import PairBook
 from backends.pairs.slot_file import DamagedError
+from backends.pairs.stable_file import OsDirectory
+from backends.redo_log import RedoLogs
 from backends.regions import Region, RegionDevice
 from backends.state_directory import StateDirectory, StateError
 from backends.unit_records import UnitRecords
@@ -79,6 +81,7 @@ class Assembly:
         self.arrays = {name: linked.array for name, linked in self._links.items()}
         self.virtual_devices: dict[str, VirtualDevice] = {}
         self._records = UnitRecords(state, self._workers)
+        self._redo_logs = self._read_redo_logs()
         self.units = Units(config)
         self.pairs = PairBook(scheduler, self._workers, state.path / "pairs", fences, self.units)
         self.acquisitions = Acquisitions(scheduler, fences)
@@ -94,6 +97,8 @@ class Assembly:
         """Open every device and connect every array; return when each of them has worked or failed once."""
         await asyncio.gather(*map(_open, self.devices.values()), *map(_connect, self.arrays.values()))
         await self._recorded(self.virtual_devices.values())
+        for logical_unit in self.units.by_name().values():
+            logical_unit.atomic_writes.replay()
 
     async def close(self) -> None:
         """Stop all of it: acquisitions ended, pairs flushed, their marks closed, fences let go, arrays logged out."""
@@ -194,6 +199,13 @@ class Assembly:
                 extra={"event": "mapping_not_stored"},
             )
 
+    def _read_redo_logs(self) -> RedoLogs:
+        path = self._state.path / "redo"
+        try:
+            return RedoLogs(OsDirectory(path), self._workers)
+        except OSError as error:
+            raise StateError(path, str(error)) from error
+
     def _make_device(self, config: model.Device) -> BlockDevice:
         return BlockDevice(config.name, config.path, self._scheduler, self._workers)
 
@@ -206,6 +218,7 @@ class Assembly:
         device = self.virtual_devices[row.name] = VirtualDevice(row.name, row.number, row.naa_bytes, regions)
         unit = self.units.add(device, self._records.of(row.naa_bytes))
         unit.logical_unit.array_services = self._services
+        unit.logical_unit.use_redo_log(self._redo_logs.of(row.naa_bytes))
         return device
 
     def _device_of(self, region: RegionRow) -> RegionDevice:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from scsi import (
     array_server,
+    atomic_writes,
     block_commands,
     buffers,
     capacity,
-    diagnostics,
     defects,
+    diagnostics,
     exclusive_commands,
     extended_copy,
     identifying_information,
@@ -44,6 +45,7 @@ COMMANDS = CommandTable(
     block_commands.ROWS,
     long_commands.ROWS,
     exclusive_commands.ROWS,
+    atomic_writes.ROWS,
     prefetch.ROWS,
     defects.ROWS,
     provisioning.ROWS,

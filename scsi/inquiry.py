@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from scsi.atomic_writes import atomic_limit_blocks
 from scsi.block_commands import transfer_limit_blocks
 from scsi.commands import Allow, Command, Direction
 from scsi.errors import InvalidFieldInCdb
@@ -151,7 +152,8 @@ def _block_limits(unit: LogicalUnit, _nexus: Nexus) -> bytes:
         0,  # MAXIMUM PREFETCH LENGTH
         *unmap_limits(unit),
         write_same_limit_blocks(unit),  # MAXIMUM WRITE SAME LENGTH
-        *(0, 0, 0, 0, 0),  # atomic writes: most, alignment, granularity, most with boundaries, boundary
+        atomic_limit_blocks(unit),  # MAXIMUM ATOMIC TRANSFER LENGTH
+        *(0, 0, 0, 0),  # alignment and granularity, of which there is none; no atomic boundaries
     )
 
 

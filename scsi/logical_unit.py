@@ -16,6 +16,7 @@ from typing import Final
 
 from scsi import identifying_information, mode_parameters, unit_attention
 from scsi.array_services import ArrayServices
+from scsi.atomic_writes import AtomicWrites
 from scsi.command_set import COMMANDS
 from scsi.commands import CDB_BYTES, Command, Medium
 from scsi.copy_manager import CopyManager
@@ -32,6 +33,7 @@ from scsi.log_pages import LogZeroes
 from scsi.mode_parameters import ModeParameters
 from scsi.nexus import Limit, Nexus
 from scsi.persistent_reserve import PersistentReservations
+from scsi.redo import RedoLog
 from scsi.reservations import Reservations
 from scsi.sanitize import Sanitizer
 from scsi.saved_parameters import NOT_KEPT, SavedParameters
@@ -75,6 +77,8 @@ class LogicalUnit:
         log_zeroes: what hosts have set to zero of that.
         copy_manager: its EXTENDED COPY commands.
         sanitizer: its SANITIZE, if one is under way or has failed.
+        atomic_writes: its WRITE ATOMIC commands that have to be completed first.
+        redo_log: where those are recorded; without it there is no such command.
     """
 
     def __init__(
@@ -121,6 +125,8 @@ class LogicalUnit:
         self.echo_buffers: dict[Nexus, bytes] = {}
         self.copy_manager = CopyManager()
         self.sanitizer = Sanitizer(self)
+        self.atomic_writes = AtomicWrites(self)
+        self.redo_log: RedoLog | None = None
         self._volume = volume if self.modes.write_cache else WriteThrough(volume)
         self._below = volume  # the same, or what is under it while WCE is 0
         self._write_protected = volume.read_only  # as hosts were told
@@ -326,8 +332,10 @@ class LogicalUnit:
             self.reservations.conflicts(nexus, row.allow) or self.persistent_reservations.conflicts(nexus, row.allow)
         ):
             raise ReservationConflict
-        if (row is None or not row.while_sanitized) and (error := self.sanitizer.error) is not None:
-            raise error
+        if row is None or not row.while_sanitized:
+            error = self.sanitizer.error or self.atomic_writes.error
+            if error is not None:
+                raise error
         if row is None or row.attention:
             self._report_attention(nexus, resets_only=False)
         if row is None:
@@ -455,6 +463,16 @@ class LogicalUnit:
         """Take note that there is a reservation, or none any more."""
         self._refresh()
 
+    def use_redo_log(self, redo_log: RedoLog) -> None:
+        """Have WRITE ATOMIC from now on; what a crash has left in the log is completed before anything else."""
+        self.redo_log = redo_log
+        for redo in redo_log.found:
+            self.atomic_writes.add(redo)
+
+    def atomic_writes_changed(self) -> None:
+        """Take note that there is an atomic write to be completed, or that it is complete."""
+        self._refresh()
+
     def sanitize_changed(self) -> None:
         """Take note that a sanitize has begun, or has ended."""
         self._refresh()
@@ -473,6 +491,7 @@ class LogicalUnit:
             or self.modes.software_write_protect
             or self.sanitizer.running
             or self.sanitizer.failed
+            or self.atomic_writes.incomplete
             or self._inactive
         )
 

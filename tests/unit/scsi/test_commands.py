@@ -51,6 +51,7 @@ def test_a_usage_map_begins_with_the_opcode_and_has_the_length_of_its_group(row:
 
 
 # Commands that have no LBA and length in their CDB: what they may overlap.
+MOST_BLOCKS = {"COMPARE AND WRITE": 0xFF, "WRITE ATOMIC (16)": 0xFFFF}
 RANGES = {"UNMAP": (0, 2**64), "GET LBA STATUS (16)": (2**64 - 1, 0)}
 
 
@@ -64,7 +65,7 @@ def test_rows_that_read_or_write_decode_to_flags_lba_and_blocks(row: Command) ->
             assert (lba, blocks) == RANGES[row.name]
             return
         assert lba == {6: 0x1FFFFF, 16: 2**64 - 1, 32: 2**64 - 1}.get(row.cdb_bytes, 2**32 - 1)
-        most = 0xFF if row.name == "COMPARE AND WRITE" else {6: 0xFF, 10: 0xFFFF}.get(row.cdb_bytes, 2**32 - 1)
+        most = MOST_BLOCKS.get(row.name) or {6: 0xFF, 10: 0xFFFF}.get(row.cdb_bytes, 2**32 - 1)
         assert blocks == most
 
 
