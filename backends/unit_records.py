@@ -6,7 +6,7 @@ from collections import deque
 from functools import partial
 from typing import NamedTuple
 
-from backends.state_directory import StateDirectory
+from backends.state_directory import StateDirectory, StateError
 from backends.workers import Workers
 from scsi.saved_parameters import Document, Saved
 
@@ -58,6 +58,10 @@ class UnitRecord:
         self._name = name
         self._documents = documents  # as they are on stable storage
         self._changes: deque[_Change] = deque()
+
+    def damaged(self, problem: str) -> StateError:
+        """Give the error about a record that is whole, and holds what no unit has saved."""
+        return StateError(self._state.path / f"{self._name}.json", problem)
 
     def get(self, kind: str) -> Document | None:
         """Give the document that was saved last, None when there is none."""

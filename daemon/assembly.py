@@ -216,7 +216,11 @@ class Assembly:
         """Make the virtual device of a row, and the logical unit on it."""
         regions = [Region.from_row(region, self._device_of(region), self.table) for region in row.regions]
         device = self.virtual_devices[row.name] = VirtualDevice(row.name, row.number, row.naa_bytes, regions)
-        unit = self.units.add(device, self._records.of(row.naa_bytes))
+        record = self._records.of(row.naa_bytes)
+        try:
+            unit = self.units.add(device, record)
+        except ValueError as error:
+            raise record.damaged(str(error)) from error
         unit.logical_unit.array_services = self._services
         unit.logical_unit.use_redo_log(self._redo_logs.of(row.naa_bytes))
         return device

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from backends.state_directory import StateDirectory
 from tests.support.annexd import Annexd
 from tests.support.host import GOOD, Host, sense_of, write_cdb
 from tests.support.tgt import Tgt
@@ -74,3 +75,20 @@ def test_what_a_host_has_saved_is_in_force_after_a_kill(annexd: Annexd) -> None:
         assert sense_of(host.command(write_cdb(0, 1), data_out=block)) == (7, 0x27, 2)
         assert host.command(bytes.fromhex("28000000000000000100"), data_in_bytes=512).data_in == block
     assert "Traceback" not in annexd.log()
+
+
+def test_a_record_that_no_unit_has_saved_is_told_in_one_line(tmp_path: Path) -> None:
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(1 << 20))
+    with Annexd(tmp_path, ("--local", disk)) as annexd:
+        with Host(annexd.port) as host:
+            select(host, WRITE_THROUGH)
+        annexd.stop()
+        (record,) = (annexd.folder / "state").glob("unit-*.json")
+        state = StateDirectory(annexd.folder / "state")
+        state.write(record.stem, {"mode_parameters": {"write_cache": 7}})
+        state.close()
+        with pytest.raises(RuntimeError):
+            annexd.start()
+        assert f"{record}: mode_parameters: " in annexd.log()
+        assert "Traceback" not in annexd.log()
