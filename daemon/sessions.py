@@ -164,7 +164,7 @@ class Sessions:
             return "it has not proved itself, and has to"
         session.admission = now
         self.port(session.target_name).groups.keep(now.context.portal_groups)
-        session.nexus.array_control = now.context.array_control
+        self.port(session.target_name).set_array_control(session.nexus, now.context.array_control)
         return ""
 
     def end(self, session: Session, reason: str) -> None:

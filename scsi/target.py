@@ -101,6 +101,14 @@ class TargetPort:
                 if nexus is not by:
                     unit_attention.establish(nexus, unit, *unit_attention.ACCESS_STATE_CHANGED)
 
+    def set_array_control(self, nexus: Nexus, array_control: bool) -> None:
+        """Let a nexus have ARRAY OUT, or not; TPGS goes with that, so that the host is told (3F/03) if it changes."""
+        if nexus.array_control != array_control:
+            nexus.array_control = array_control
+            if nexus in self.nexuses:
+                for unit in _units(nexus.lun_map):
+                    unit_attention.establish(nexus, unit, *unit_attention.INQUIRY_DATA_CHANGED)
+
     def remap(self, nexus: Nexus, lun_map: dict[bytes, MappedUnit]) -> None:
         """Give a nexus another LUN map. Does it differ, the host is told (3F/0E) by each unit that it sees now."""
         if lun_map == nexus.lun_map:

@@ -105,6 +105,14 @@ def test_tpgs_says_by_whom_states_are_changed(
         assert ask(host, (0, 101)).outcome in {"05/20/00", "05/24/00"}
 
 
+def test_a_host_is_told_when_it_may_or_may_not_set_states_any_more(one: PathHost, port: TargetPort) -> None:
+    port.set_array_control(one.nexus, True)
+    assert one.send(c.TEST_UNIT_READY).outcome == "GOOD", "as before"
+    port.set_array_control(one.nexus, False)
+    assert one.send(c.TEST_UNIT_READY).outcome == "06/3F/03"
+    assert one.send(c.inquiry()).data[5] >> 4 & 0x03 == 1
+
+
 @pytest.mark.parametrize("state", [STANDBY, UNAVAILABLE, TRANSITIONING])
 def test_a_path_that_is_not_active_does_no_io_and_the_other_does(
     one: PathHost, two: PathHost, port: TargetPort, state: AccessState
