@@ -11,7 +11,7 @@ _DISKS = (
     r"scsi host\d+: iSCSI Initiator over TCP/IP",
     r"scsi [\d:]+: Direct-Access     ANNEX    VIRTUAL DISK     .{4} PQ: 0 ANSI: 6",
     r"sd [\d:]+: Power-on or device reset occurred",
-    r"sd [\d:]+: Attached scsi generic sg\d+ type 0",
+    r"(sd|scsi) [\d:]+: Attached scsi generic sg\d+ type 0",
     r"sd [\d:]+: \[sd\w+\] \d+ (512|4096)-byte logical blocks: .*",
     r"sd [\d:]+: \[sd\w+\] 4096-byte physical blocks",
     r"sd [\d:]+: \[sd\w+\] Write Protect is off",

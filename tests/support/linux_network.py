@@ -34,7 +34,9 @@ class LinuxNetwork:
             assert select.select([self._holder.stdout], [], [], LIMIT_S)[0], "no namespace within the time"
             self.run("ip", "link", "set", "lo", "up")
             for ethernet in range(self.ethernets):
-                self.run("ip", "link", "add", f"bridge{ethernet}", "type", "bridge")
+                # An address of its own: else it has that of one of its ports, and another when that host has gone.
+                mac = f"02:99:00:00:{ethernet:02x}:fe"
+                self.run("ip", "link", "add", f"bridge{ethernet}", "address", mac, "type", "bridge")
                 self.run("ip", "address", "add", f"{self.address(ethernet)}/24", "dev", f"bridge{ethernet}")
                 self.run("ip", "link", "set", f"bridge{ethernet}", "up")
         except BaseException:
