@@ -65,6 +65,8 @@ def refuse_unready(unit: LogicalUnit) -> None:
     fault = unit.volume.fault()
     if fault is not None:
         raise error_of(fault)
+    if (error := unit.atomic_writes.error) is not None:
+        raise error
 
 
 def refuse_writing(unit: LogicalUnit, task: Task) -> None:

@@ -332,10 +332,8 @@ class LogicalUnit:
             self.reservations.conflicts(nexus, row.allow) or self.persistent_reservations.conflicts(nexus, row.allow)
         ):
             raise ReservationConflict
-        if row is None or not row.while_sanitized:
-            error = self.sanitizer.error or self.atomic_writes.error
-            if error is not None:
-                raise error
+        if (row is None or not row.while_sanitized) and (error := self.sanitizer.error) is not None:
+            raise error
         if row is None or row.attention:
             self._report_attention(nexus, resets_only=False)
         if row is None:
@@ -343,6 +341,8 @@ class LogicalUnit:
         if self._inactive:
             nexus.port_group.refuse(row.key)
         row.refuse_reserved(task.cdb)
+        if row.medium is not Medium.NONE and (unready := self.atomic_writes.error) is not None:
+            raise unready
         if self.modes.software_write_protect and row.medium is Medium.WRITE:
             raise SoftwareWriteProtected
         self._running[task] = row
