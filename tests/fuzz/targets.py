@@ -26,6 +26,8 @@ from tests.support.commands import NAA, FakeCommand, Host
 from tests.support.fake_array import FakeAnswer, FakeArray, Queued, Results
 from tests.support.iscsi_peer import FakeDirectory, Peer
 from tests.support.memory_volume import MemoryVolume
+from tests.support.saved import FakeSaved
+from tests.support.saved import FakeSaved
 from tests.support.target_peer import LUN, OPTIONS, Collector, TargetPeer
 from tests.support.target_stack import TargetStack
 
@@ -42,6 +44,7 @@ SMALL = TargetOptions(
 MOST_TEXT_BYTES = 65536
 LOGIN_RESPONSE = 0x23
 CONDITION_MET = 0x04
+VARIABLE_LENGTH = 0x7F
 STATUSES = {Status.GOOD, Status.CHECK_CONDITION, Status.RESERVATION_CONFLICT, CONDITION_MET}
 
 
@@ -97,12 +100,13 @@ def login(data: bytes) -> str:
 
 
 def commands(data: bytes) -> str:
-    """CDBs with their data-out: 16 bytes, two of length, the data; the first two bytes say what is announced."""
-    host = Host(TargetPort(), LogicalUnit(MemoryVolume(256), NAA))
+    """CDBs with their data-out: 16 bytes (32 of a long one), two of length, the data; the first two bytes say what is announced."""
+    host = Host(TargetPort(), LogicalUnit(MemoryVolume(256, write_cache=True), NAA, saved=FakeSaved()))
     at = 0
     while at + 18 <= len(data):
-        cdb, length = struct.unpack_from(">16sH", data, at)
-        at += 18
+        long = data[at] == VARIABLE_LENGTH
+        cdb, length = struct.unpack_from(">32sH" if long else ">16sH", data.ljust(at + 34, b"\0"), at)
+        at += 34 if long else 18
         data_out = data[at : at + length % 4096]
         at += len(data_out)
         command: FakeCommand = host.send(cdb, data_out)
