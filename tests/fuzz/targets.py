@@ -27,7 +27,6 @@ from tests.support.fake_array import FakeAnswer, FakeArray, Queued, Results
 from tests.support.iscsi_peer import FakeDirectory, Peer
 from tests.support.memory_volume import MemoryVolume
 from tests.support.saved import FakeSaved
-from tests.support.saved import FakeSaved
 from tests.support.target_peer import LUN, OPTIONS, Collector, TargetPeer
 from tests.support.target_stack import TargetStack
 
@@ -100,7 +99,7 @@ def login(data: bytes) -> str:
 
 
 def commands(data: bytes) -> str:
-    """CDBs with their data-out: 16 bytes (32 of a long one), two of length, the data; the first two bytes say what is announced."""
+    """CDBs with their data-out: 16 bytes, or 32 of a long one; two of length; the data."""
     host = Host(TargetPort(), LogicalUnit(MemoryVolume(256, write_cache=True), NAA, saved=FakeSaved()))
     at = 0
     while at + 18 <= len(data):
