@@ -132,9 +132,9 @@ def run_and_kill(annexd: Annexd, lanes: list[Lane], commands: int) -> None:
 
         for lane in lanes:
             issue(lane)
+        host.wait(lambda: ended >= commands)
+        annexd.kill()
         with suppress(HostLost):
-            host.wait(lambda: ended >= commands)
-            annexd.kill()
             host.wait(lambda: False)
 
 
