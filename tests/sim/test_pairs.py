@@ -10,6 +10,7 @@ from tests.support.pair_simulation import Simulation
 
 SEEDS = 400
 RANGE_SEEDS = 200
+COMPARE_SEEDS = 200
 BATCH = 25
 
 
@@ -30,6 +31,13 @@ def test_no_life_of_a_pair_breaks_a_promise(first: int) -> None:
 def test_f28_no_life_with_unmap_and_write_same_breaks_a_promise(first: int) -> None:
     for seed in range(first, first + BATCH):
         Simulation(seed, ranges=True).run()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(0, COMPARE_SEEDS, BATCH))
+def test_f28_no_life_with_compare_and_write_breaks_a_promise(first: int) -> None:
+    for seed in range(first, first + BATCH):
+        Simulation(seed, compares=True).run()
 
 
 def test_a_seed_replays_the_same_life() -> None:

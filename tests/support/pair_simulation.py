@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import struct
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -18,7 +19,10 @@ from backends.pairs.states import MIRRORED
 from backends.pairs.store import PairRecord
 from scsi.array_commands import ArrayOut, FenceLevel, PairState
 from scsi.errors import ScsiError
-from scsi.volume import Buffer, Fault, VolumeError
+from scsi.logical_unit import LogicalUnit
+from scsi.target import TargetPort
+from scsi.volume import Buffer, Done, Fault, VolumeError
+from tests.support import commands
 from tests.support.block_model import FOREIGN, BlockModel, Kind, Write, content, data_of
 from tests.support.clock import VirtualScheduler
 from tests.support.pair_world import FakeLogicalUnit, FakePresentedUnit, FakeUnit, PairWorld, naa_of
@@ -29,9 +33,26 @@ from tests.support.workers import VirtualWorkers
 BLOCK_BYTES = 4096
 BLOCKS = 1200  # an extent and a part of a second
 HOT_BLOCKS = 40
+COMPARED_BLOCKS = 8
 ANSWER_S = 15.0
 
 T = TypeVar("T")
+
+
+class Compare(commands.FakeCommand):
+    """A COMPARE AND WRITE that tells when it has ended."""
+
+    def __init__(
+        self, session: commands.FakeSession, cdb: bytes, data_out: bytes, ended: Callable[[Compare], None]
+    ) -> None:
+        super().__init__(session, cdb, data_out)
+        self._ended = ended
+
+    def complete(
+        self, status: int, data_in: Buffer = b"", sense: bytes = b"", data_out_used: int | None = None
+    ) -> None:
+        super().complete(status, data_in, sense, data_out_used)
+        self._ended(self)
 
 
 class Violation(AssertionError):
@@ -104,11 +125,17 @@ class SimWorld(PairWorld):
 
 
 class Simulation:
-    """One life, from one seed; with `ranges` some of its writes are WRITE SAME and UNMAP, of up to two extents."""
+    """One life, from one seed.
 
-    def __init__(self, seed: int, steps: int = 60, *, ranges: bool = False) -> None:
+    With `ranges` some of its writes are WRITE SAME and UNMAP, of up to two extents. With `compares` the last blocks are
+    written by COMPARE AND WRITE alone, one at a time to each of them, which go through a real logical unit.
+    """
+
+    def __init__(self, seed: int, steps: int = 60, *, ranges: bool = False, compares: bool = False) -> None:
         self.seed = seed
         self.ranges = random.Random(f"ranges of {seed}") if ranges else None  # seeds without them are as they were
+        self.compares = random.Random(f"compares of {seed}") if compares else None
+        self.comparing: set[int] = set()
         self.rng = random.Random(seed)
         self.steps = steps
         self.external_leg = self.rng.choice((1, 1, 1, 0))
@@ -201,6 +228,8 @@ class Simulation:
             if self.rng.random() < 0.15:
                 leg = 1 - leg
             self._write(leg)
+            if self.compares is not None:
+                self._compare(self.pair.record.primary)
 
     def _write(self, leg: int) -> None:
         rng = self.rng
@@ -211,17 +240,29 @@ class Simulation:
             kind = self.ranges.choice((Kind.WRITE, Kind.SAME, Kind.UNMAP))
             if kind is not Kind.WRITE:
                 blocks = self.ranges.choice((blocks, blocks, 16, 100, BLOCKS))
+        if self.compares is not None:
+            lba = min(lba, BLOCKS - COMPARED_BLOCKS - 4)
         blocks = min(blocks, BLOCKS - lba)
+        fua = rng.random() < 0.2
+        write, done = self._begin(leg, lba, blocks, kind, fua)
+        volume = self._unit(leg).logical_unit.volume
+        if kind is Kind.UNMAP:
+            volume.unmap(lba, blocks, done)
+        elif kind is Kind.SAME:
+            volume.write_same(lba, content(write.version, lba, BLOCK_BYTES), blocks, done)
+        else:
+            volume.write(lba, data_of(write, BLOCK_BYTES), fua, done)
+
+    def _begin(self, leg: int, lba: int, blocks: int, kind: Kind, fua: bool) -> tuple[Write, Done]:
+        """Note a write, and give what is to be told how it ended."""
         self.version += 1
-        scheduler = self.world.scheduler
-        write = Write(self.version, lba, blocks, scheduler.now(), kind=kind)
+        write = Write(self.version, lba, blocks, self.world.scheduler.now(), kind=kind)
         pair = self.pair
         model = self._model(leg)
         model.issue(write)
         self.in_flight[leg].append(write)
         self.unanswered[write.version] = write.issued
         life = self.life
-        fua = rng.random() < 0.2
         self._note(f"{kind.value} v{write.version} {lba}+{blocks} through leg {leg}")
 
         def done(error: VolumeError | None) -> None:
@@ -242,13 +283,38 @@ class Simulation:
                 if fua and kind is Kind.WRITE:
                     self._model(leg).flushed_write(write)
 
-        volume = self._unit(leg).logical_unit.volume
-        if kind is Kind.UNMAP:
-            volume.unmap(lba, blocks, done)
-        elif kind is Kind.SAME:
-            volume.write_same(lba, content(write.version, lba, BLOCK_BYTES), blocks, done)
-        else:
-            volume.write(lba, data_of(write, BLOCK_BYTES), fua, done)
+        return write, done
+
+    def _compare(self, leg: int) -> None:
+        """Read a block as a host, then have it changed on condition that it is still the same."""
+        assert self.compares is not None
+        lba = BLOCKS - 1 - self.compares.randrange(COMPARED_BLOCKS)
+        if lba in self.comparing:
+            return
+        self.comparing.add(lba)
+        life = self.life
+
+        def read(result: Buffer | VolumeError) -> None:
+            if life != self.life:
+                return
+            if isinstance(result, VolumeError):
+                self.comparing.discard(lba)
+            else:
+                self._compare_and_write(leg, lba, bytes(result))
+
+        self._unit(leg).logical_unit.volume.read(lba, 1, read)
+
+    def _compare_and_write(self, leg: int, lba: int, expected: bytes) -> None:
+        write, done = self._begin(leg, lba, 1, Kind.WRITE, fua=False)
+
+        def ended(command: Compare) -> None:
+            self.comparing.discard(lba)
+            done(None if command.outcome == "GOOD" else VolumeError(Fault.HARDWARE, command.outcome))
+
+        unit = LogicalUnit(self._unit(leg).logical_unit.volume, commands.NAA)
+        host = commands.Host(TargetPort(), unit)
+        cdb = struct.pack(">BBQ3xBxx", 0x89, 0, lba, 1)
+        host.port.execute(Compare(host.session, cdb, expected + data_of(write, BLOCK_BYTES), ended))
 
     def _check_acknowledged(self, pair: Pair, leg: int) -> None:
         record = pair.record
@@ -425,6 +491,7 @@ class Simulation:
             writes.clear()
         self.unanswered.clear()
         self.life += 1
+        self.comparing.clear()
         world.directory.error = None
         world.workers.cut_off(world)  # type: ignore[attr-defined]  # made by open_book
         local = 1 - self.external_leg
