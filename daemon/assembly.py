@@ -99,6 +99,7 @@ class Assembly:
         await self._recorded(self.virtual_devices.values())
         for logical_unit in self.units.by_name().values():
             logical_unit.atomic_writes.replay()
+            logical_unit.sanitizer.resume()
 
     async def close(self) -> None:
         """Stop all of it: acquisitions ended, pairs flushed, their marks closed, fences let go, arrays logged out."""

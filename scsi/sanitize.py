@@ -3,7 +3,7 @@
 A sanitize goes through the unit by commands from within (`scsi.inside`), at the pace that the host which asked is
 limited to. It is not a task of that host: aborts, resets and the end of the session do not end it. Until it has ended
 hosts may ask little more of the unit than how far it is; after one that failed, until a sanitize works or, if the host
-had allowed that (AUSE), EXIT FAILURE MODE gives up.
+had allowed that (AUSE), EXIT FAILURE MODE gives up. One that a crash cut short begins again with the next start.
 
 There is no CRYPTOGRAPHIC ERASE, as nothing is encrypted.
 
@@ -20,6 +20,7 @@ from scsi import provisioning
 from scsi.block_commands import refuse_unready, transfer_limit_blocks
 from scsi.commands import Allow, Command, Decode, Direction, Run
 from scsi.errors import (
+    InternalTargetFailure,
     InvalidFieldInCdb,
     InvalidFieldInInformationUnit,
     InvalidFieldInParameterList,
@@ -31,12 +32,15 @@ from scsi.errors import (
 )
 from scsi.inside import WRITE_16, InsideTask, inside_cdb, inside_row
 from scsi.nexus import MappedUnit, Nexus
+from scsi.saved_parameters import Document
 from scsi.status import Status
 from scsi.tasks import Task
 from scsi.volume import Allocation, VolumeError
 
 if TYPE_CHECKING:
     from scsi.logical_unit import LogicalUnit
+
+KIND: Final = "sanitize"  # of what is saved while one is under way
 
 PIECE_BYTES: Final = 1 << 20
 UNMAP_BYTES: Final = 16 << 20
@@ -74,6 +78,20 @@ class Pass(NamedTuple):
     unmap: bool = False
 
 
+def _to_document(passes: list[Pass], *, may_be_left: bool) -> Document:
+    blocks = list(dict.fromkeys(block for block, _ in passes))
+    return {
+        "blocks": [block.hex() for block in blocks],
+        "passes": [[blocks.index(block), unmap] for block, unmap in passes],
+        "may_be_left": may_be_left,
+    }
+
+
+def _from_document(document: Document) -> list[Pass]:
+    blocks = [bytes.fromhex(block) for block in document["blocks"]]
+    return [Pass(blocks[index], bool(unmap)) for index, unmap in document["passes"]]
+
+
 class Sanitizer:
     """What is sanitized of one logical unit, and whether the last time went well.
 
@@ -90,24 +108,61 @@ class Sanitizer:
         self.may_be_left = False
         self._progress = 0
         self._session = _Session(Nexus("", bytes(6), "", 0, False, {}))
+        self._cut_short: list[Pass] = []
+        document = unit.saved.get(KIND)
+        if document is not None:
+            self.running = True
+            self.may_be_left = bool(document["may_be_left"])
+            self._cut_short = _from_document(document)
 
     @property
     def error(self) -> ScsiError | None:
         """What hosts' commands are refused with now; None when there is nothing of it."""
+        self.resume()
         if self.running:
             return SanitizeInProgress(progress=self._progress)
         return SanitizeFailed() if self.failed else None
 
-    def start(self, passes: list[Pass], mapped: MappedUnit, ended: Callable[[ScsiError | None], None]) -> None:
-        """Begin a sanitize.
+    def start(
+        self,
+        passes: list[Pass],
+        mapped: MappedUnit,
+        begun: Callable[[], None],
+        ended: Callable[[ScsiError | None], None],
+    ) -> None:
+        """Begin a sanitize, once it is on stable storage that there is one.
 
         Args:
             passes: what is done, in this order.
             mapped: the unit as the host sees it that asked, with its limit.
-            ended: called once, possibly before this returns.
+            begun: called when it will be done, whatever happens.
+            ended: called once, possibly before this returns; without `begun` nothing was done.
         """
+        before = self.failed
         self.running, self.failed, self._progress = True, False, 0
         self._unit.sanitize_changed()
+
+        def saved(problem: str) -> None:
+            if problem:
+                self.running, self.failed = False, before
+                self._unit.sanitize_changed()
+                ended(InternalTargetFailure(problem))
+            else:
+                begun()
+                self._walk(passes, mapped, ended)
+
+        if self._unit.saved.kept:
+            self._unit.saved.save(KIND, _to_document(passes, may_be_left=self.may_be_left), saved)
+        else:
+            saved("")
+
+    def resume(self) -> None:
+        """Go on with a sanitize that was cut short, as soon as the volume can serve."""
+        if self._cut_short and self._unit.volume.fault() is None:
+            passes, self._cut_short = self._cut_short, []
+            self._walk(passes, MappedUnit(self._unit), lambda _error: None)
+
+    def _walk(self, passes: list[Pass], mapped: MappedUnit, ended: Callable[[ScsiError | None], None]) -> None:
         _Walk(self._unit, self._session, passes, mapped, self._moved, lambda error: self._end(error, ended)).go_on()
 
     def leave_failure(self) -> None:
@@ -119,6 +174,7 @@ class Sanitizer:
         if self.failed:
             if not self.may_be_left:
                 raise SanitizeFailed
+            self._unit.saved.save(KIND, None, _nothing_to_be_done)
             self.failed = False
             self._unit.sanitize_changed()
 
@@ -126,9 +182,15 @@ class Sanitizer:
         self._progress = done_blocks * _PROGRESS_DENOMINATOR // all_blocks
 
     def _end(self, error: ScsiError | None, ended: Callable[[ScsiError | None], None]) -> None:
+        if error is None:
+            self._unit.saved.save(KIND, None, _nothing_to_be_done)
         self.running, self.failed = False, error is not None
         self._unit.sanitize_changed()
         ended(error)
+
+
+def _nothing_to_be_done(_problem: str) -> None:
+    """A record that stays although its sanitize has ended costs one more sanitize, and no data that is wanted."""
 
 
 class _Walk:
@@ -304,18 +366,23 @@ def _refuse_parameters(fields: Fields) -> None:
 def _start(unit: LogicalUnit, task: Task, fields: Fields, passes: list[Pass]) -> None:
     flags, length = fields
     unit.sanitizer.may_be_left = bool(flags & _AUSE)
+    begins = False
+
+    def begun() -> None:
+        nonlocal begins
+        begins = True
+        if flags & _IMMED:
+            unit.finish(task, data_out_used=length)
 
     def ended(error: ScsiError | None) -> None:
-        if flags & _IMMED:
+        if begins and flags & _IMMED:
             return
         if error is None:
             unit.finish(task, data_out_used=length)
         else:
             unit.fail(task, error, length)
 
-    if flags & _IMMED:
-        unit.finish(task, data_out_used=length)
-    unit.sanitizer.start(passes, task.logical_unit, ended)
+    unit.sanitizer.start(passes, task.logical_unit, begun, ended)
 
 
 def _is_thin(unit: LogicalUnit, _nexus: Nexus) -> bool:

@@ -5,12 +5,14 @@ import pytest
 from scsi.logical_unit import LogicalUnit
 from scsi.mode_parameters import ModeParameters
 from scsi.nexus import Limit, MappedUnit
+from scsi.saved_parameters import NOT_KEPT, SavedParameters
 from scsi.status import Status
 from scsi.target import TargetPort
 from scsi.task_management import Function
-from scsi.volume import Deallocation, Fault
+from scsi.volume import Deallocation, Fault, VolumeError
 from tests.support import commands as c
 from tests.support.memory_volume import MemoryVolume
+from tests.support.saved import FakeSaved
 
 OVERWRITE, BLOCK_ERASE, CRYPTOGRAPHIC_ERASE, EXIT_FAILURE_MODE = 1, 2, 3, 0x1F
 IMMED, AUSE = 0x80, 0x20
@@ -21,11 +23,18 @@ IN_PROGRESS, FAILED = "02/04/1B", "03/31/03"
 class Bench:
     """A unit full of data, and two hosts."""
 
-    def __init__(self, *, thin: bool = True, read_only: bool = False, limit: Limit | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        thin: bool = True,
+        read_only: bool = False,
+        limit: Limit | None = None,
+        saved: SavedParameters = NOT_KEPT,
+    ) -> None:
         self.volume = MemoryVolume(BLOCKS)
         self.volume.deallocation = Deallocation(1) if thin else None
         self.volume.data[:] = b"\x5a" * len(self.volume.data)
-        self.unit = LogicalUnit(self.volume, c.NAA)
+        self.unit = LogicalUnit(self.volume, c.NAA, saved=saved)
         self.port = TargetPort()
         self.host = c.Host(self.port, {c.lun(0): MappedUnit(self.unit, read_only, limit)})
         self.other = c.Host(self.port, self.unit, name="iqn.2026-11.org.example:other")
@@ -208,6 +217,54 @@ def test_a_failure_can_be_left_where_the_host_had_allowed_that(bench: Bench) -> 
     assert bench.sanitize(EXIT_FAILURE_MODE).outcome == "GOOD"
     assert bench.other.send(c.read_10(0, 1)).outcome == "GOOD"
     assert bench.sanitize(EXIT_FAILURE_MODE).outcome == "GOOD", "there is none to be left"
+
+
+def test_one_that_a_crash_cut_short_begins_again_when_the_volume_is_ready() -> None:
+    saved = FakeSaved()
+    bench = Bench(saved=saved)
+    bench.volume.hold = True
+    assert bench.sanitize(OVERWRITE, IMMED, overwrite(count=2, invert=True)).outcome == "GOOD"
+    bench.volume.release()
+    again = Bench(saved=saved)
+    again.volume.unready = VolumeError(Fault.BECOMING_READY)
+    assert again.other.send(c.read_10(0, 1)).outcome == IN_PROGRESS
+    assert again.volume.journal == []
+    again.volume.unready = None
+    again.unit.sanitizer.resume()
+    assert again.volume.data == b"\x55" * 512 * BLOCKS
+    assert again.other.send(c.read_10(0, 1)).outcome == "GOOD"
+    assert saved.documents == {}
+    assert Bench(saved=saved).other.send(c.read_10(0, 1)).outcome == "GOOD"
+
+
+def test_one_that_failed_begins_again_after_a_restart_unless_it_was_left() -> None:
+    saved = FakeSaved()
+    for flags, next_outcome in ((0, "GOOD"), (AUSE, "GOOD")):
+        bench = Bench(saved=saved)
+        bench.volume.fail("write", Fault.HARDWARE, first_lba=0, blocks=1, times=1)
+        assert bench.sanitize(OVERWRITE, flags, overwrite()).outcome == FAILED
+        assert list(saved.documents) == ["sanitize"]
+        if flags:
+            assert bench.sanitize(EXIT_FAILURE_MODE).outcome == "GOOD"
+        again = Bench(saved=saved)
+        again.unit.sanitizer.resume()
+        assert again.other.send(c.read_10(0, 1)).outcome == next_outcome
+        assert bool(again.volume.journal[:-1]) is not bool(flags), "written only where it was not left"
+        assert saved.documents == {}
+
+
+def test_nothing_is_sanitized_before_it_is_known_to_be_after_a_crash() -> None:
+    saved = FakeSaved()
+    bench = Bench(saved=saved)
+    saved.hold = True
+    sanitize = bench.sanitize(BLOCK_ERASE, IMMED)
+    assert (sanitize.answer, bench.volume.journal) == (None, [])
+    assert bench.other.send(bytes(6)).outcome == IN_PROGRESS
+    saved.problem = "disk full"
+    saved.release()
+    assert sanitize.outcome == "04/44/00"
+    assert bench.volume.journal == []
+    assert bench.other.send(bytes(6)).outcome == "GOOD"
 
 
 class Gate:
