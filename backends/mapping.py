@@ -5,13 +5,15 @@ number, its NAA id and its regions' numbers, and adds what only contact with the
 length, and the id of an external LU. From then on the table leads. A configuration that gives a known virtual device
 other regions is refused, since hosts would find other data under the same id. A virtual device that is deleted while
 the daemon runs loses its row, for good; one that is missing from the file at a start keeps it, and gets the same ids
-when it comes back. Numbers are counted up for ever and never used again.
+when it comes back. A configuration may give the NAA id, as a saved one does: then that is the id of a new row, and a
+row with that id whose name is gone from the file follows it to its new name. Numbers are counted up for ever and never
+used again.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -109,11 +111,14 @@ class MappingTable:
         self._saving: list[Done] = []
         self._save_next: list[Done] = []
 
-    def define(self, wanted: Iterable[tuple[str, Sequence[RegionRow]]]) -> list[VirtualDeviceRow]:
+    def define(
+        self, wanted: Sequence[tuple[str, Sequence[RegionRow]]], ids: Mapping[str, str] | None = None
+    ) -> list[VirtualDeviceRow]:
         """Give the rows of a configuration's virtual devices, in order; new ones get their ids and are saved. Blocks.
 
         Args:
             wanted: per virtual device its name and its regions.
+            ids: the NAA ids that the configuration gives, hexadecimal, by name.
 
         Raises:
             StateError: a known virtual device is defined otherwise than before, or the table can not be saved; then
@@ -121,43 +126,57 @@ class MappingTable:
         """
         table = msgspec.convert(msgspec.to_builtins(self._table), _Table)
         known = {row.name: row for row in table.virtual_devices}
-        names = []
+        names = [name for name, _ in wanted]
+        ids = ids or {}
         for name, regions in wanted:
-            if name in known:
-                self._follow(known[name], regions)
+            naa = ids.get(name, "")
+            row = known.get(name)
+            if row is None:
+                row = next((row for row in table.virtual_devices if row.naa == naa and row.name not in names), None)
+                if row is not None:
+                    row.name = name
+            if row is None:
+                self._check_free(table.virtual_devices, name, naa)
+                row = self._new_row(table, name, regions, naa)
             else:
-                known[name] = self._new_row(table, name, regions)
-            names.append(name)
+                self._follow(row, regions, naa)
         if table != self._table:
             self._state.write(_FILE, msgspec.to_builtins(table))
             self._table = table
             self._index()
         return [self._by_name[name] for name in names]
 
-    def check(self, name: str, wanted: Sequence[RegionRow]) -> None:
-        """Check that a virtual device may be made of these regions.
+    def check(self, name: str, wanted: Sequence[RegionRow], naa: str = "") -> None:
+        """Check that a virtual device may be made of these regions, and have this id, if one is given.
 
         Raises:
-            StateError: it is known, and made of others.
+            StateError: it is known, and made of others, or has another; or another has the id.
         """
         row = self._by_name.get(name)
         if row is not None:
-            self._check_same(row, wanted)
+            self._check_same(row, wanted, naa)
+        else:
+            self._check_free(self._table.virtual_devices, name, naa)
 
-    def add(self, name: str, wanted: Sequence[RegionRow], done: Done) -> VirtualDeviceRow:
+    def new_id(self) -> str:
+        """Make an id that no virtual device has, hexadecimal."""
+        return make_naa(self._random_bytes).hex()
+
+    def add(self, name: str, wanted: Sequence[RegionRow], done: Done, naa: str = "") -> VirtualDeviceRow:
         """Give the row of a virtual device that a running daemon gets; made anew if it is not known.
 
         Args:
             name: in the configuration.
             wanted: its regions; `check` has passed them.
             done: called back once the row is stable, or with the reason why it is not.
+            naa: its id, hexadecimal; `check` has passed it. "" for the one that it has, or a new one.
         """
         row = self._by_name.get(name)
         if row is None:
-            row = self._new_row(self._table, name, wanted)
+            row = self._new_row(self._table, name, wanted, naa)
             self._index()
         else:
-            self._follow(row, wanted)
+            self._follow(row, wanted, naa)
         self._save_soon(done)
         return row
 
@@ -217,7 +236,16 @@ class MappingTable:
         self._by_naa = {row.naa_bytes: row for row in rows}
         self._regions = {region.number: region for row in rows for region in row.regions}
 
-    def _check_same(self, row: VirtualDeviceRow, wanted: Sequence[RegionRow]) -> None:
+    def _check_free(self, rows: Iterable[VirtualDeviceRow], name: str, naa: str) -> None:
+        owner = next((row for row in rows if row.naa == naa), None)
+        if owner is not None:
+            problem = f"virtual device {name!r} is given the id {naa}, which is that of virtual device {owner.name!r}"
+            raise StateError(self._state.path / f"{_FILE}.json", problem, "delete that first, or leave the id out")
+
+    def _check_same(self, row: VirtualDeviceRow, wanted: Sequence[RegionRow], naa: str) -> None:
+        if naa and naa != row.naa:
+            problem = f"virtual device {row.name!r} has the id {row.naa}; the configuration now says {naa}"
+            raise StateError(self._state.path / f"{_FILE}.json", problem, "leave the id out, or delete it first")
         same = len(row.regions) == len(wanted) and all(map(RegionRow.is_same, row.regions, wanted))
         if not same:
             problem = (
@@ -226,15 +254,14 @@ class MappingTable:
             )
             raise StateError(self._state.path / f"{_FILE}.json", problem, "give what is made otherwise another name")
 
-    def _follow(self, row: VirtualDeviceRow, wanted: Sequence[RegionRow]) -> None:
-        self._check_same(row, wanted)
+    def _follow(self, row: VirtualDeviceRow, wanted: Sequence[RegionRow], naa: str) -> None:
+        self._check_same(row, wanted, naa)
         for region, want in zip(row.regions, wanted, strict=True):
             region.lun = want.lun
             region.id = region.id or want.id
 
-    def _new_row(self, table: _Table, name: str, wanted: Sequence[RegionRow]) -> VirtualDeviceRow:
-        naa = make_naa(self._random_bytes).hex()
-        row = VirtualDeviceRow(name=name, number=table.next_virtual_device, naa=naa, regions=[])
+    def _new_row(self, table: _Table, name: str, wanted: Sequence[RegionRow], naa: str) -> VirtualDeviceRow:
+        row = VirtualDeviceRow(name=name, number=table.next_virtual_device, naa=naa or self.new_id(), regions=[])
         table.next_virtual_device += 1
         for want in wanted:
             row.regions.append(msgspec.structs.replace(want, number=table.next_region, blocks=want.wanted_blocks))

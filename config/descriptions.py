@@ -59,9 +59,12 @@ DESCRIPTIONS: dict[type[model.Entry], dict[str, str]] = {
         "command_timeout_s": "1 … 14 seconds: then a command is aborted",
     },
     model.VirtualDevice: {
-        "name": "a name of your choice. Its number and NAA id are made once for the name; hosts know it by these",
+        "name": "a name of your choice. Its number and NAA id are made once for the name",
         "regions": "at least one, in the order of their blocks. The regions of a name can not be changed afterwards: "
         "hosts would find other data under the same id",
+        "naa": "its NAA id, 32 hexadecimal digits, by which hosts know it; left out: the one that its name has, or a "
+        "new one. annexd saves it, so that a saved configuration brings the same disk back, here or on another "
+        "machine. Two annexd with one id at the same time are one disk to a host",
     },
     model.Region: {
         "device": "name of the device it lies on; or `array` and `lun`",

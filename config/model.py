@@ -17,7 +17,7 @@ from __future__ import annotations
 import ipaddress
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -38,6 +38,7 @@ _ISCSI_NAME = re.compile(
     r"(iqn\.\d{4}-(0[1-9]|1[0-2])\.[a-z0-9.-]+(:[a-z0-9.:-]+)?|eui\.[0-9A-Fa-f]{16}|naa\.[0-9A-Fa-f]{16}([0-9A-Fa-f]{16})?)"
 )
 _PORTAL = re.compile(r"(\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9.-]+))(:(?P<port>\d{1,5}))?")
+_NAA = re.compile(r"602616e[0-9a-f]{25}")  # the form that backends.naa gives
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,254}")  # no "/": names are parts of paths in the shell and the API
 
 
@@ -95,10 +96,15 @@ class Region(Entry):
 
 
 class VirtualDevice(Entry):
-    """An ordered list of regions; an LU sits on it."""
+    """An ordered list of regions; an LU sits on it.
+
+    `naa` left out: the id that its name has had, or one that is made for it. annexd saves it with the next change, so
+    that what comes back from a saved configuration is the disk that hosts knew.
+    """
 
     name: str
     regions: list[Region]
+    naa: str | None = None
 
 
 class Lun(Entry):
@@ -328,8 +334,14 @@ def _arrays(config: Config) -> Iterator[ConfigError]:
 def _virtual_devices(config: Config) -> Iterator[ConfigError]:
     devices = {device.name for device in config.devices}
     arrays = {array.name for array in config.arrays}
+    yield from _duplicates("virtual_devices", "naa", [virtual_device.naa for virtual_device in config.virtual_devices])
     for index, virtual_device in enumerate(config.virtual_devices):
         place = f"virtual_devices[{index}].regions"
+        if virtual_device.naa is not None and not _NAA.fullmatch(virtual_device.naa):
+            problem = f"{virtual_device.naa[:80]!r} is no id that annexd makes"
+            yield ConfigError(
+                f"virtual_devices[{index}].naa", problem, "as a saved configuration has it, or leave it out"
+            )
         if not virtual_device.regions:
             yield ConfigError(place, "a virtual device needs at least one region")
         for number, region in enumerate(virtual_device.regions):
@@ -485,9 +497,11 @@ def _chap(
         yield ConfigError(f"{place}.mutual_chap.secret", "is the same as chap.secret", "RFC 7143 9.2.1 forbids it")
 
 
-def _duplicates(place: str, key: str, values: list[str]) -> Iterator[ConfigError]:
+def _duplicates(place: str, key: str, values: Sequence[str | None]) -> Iterator[ConfigError]:
     seen: set[str] = set()
     for index, value in enumerate(values):
+        if value is None:
+            continue
         if value in seen:
             yield ConfigError(f"{place}[{index}]", f"{key} {value!r} stands there twice")
         seen.add(value)

@@ -74,7 +74,10 @@ class Assembly:
         self._scheduler = scheduler
         self._workers = Workers(scheduler, WORKER_THREADS)
         self.table = MappingTable(state, self._workers)
-        rows = self.table.define([(wanted.name, region_rows(config, wanted)) for wanted in config.virtual_devices])
+        rows = self.table.define(
+            [(wanted.name, region_rows(config, wanted)) for wanted in config.virtual_devices],
+            {wanted.name: wanted.naa for wanted in config.virtual_devices if wanted.naa},
+        )
         self.devices = {device.name: self._make_device(device) for device in config.devices}
         self.fences = fences = FenceKeeper(scheduler)
         self._links = {array.name: self._make_array(array) for array in config.arrays}
@@ -159,7 +162,8 @@ class Assembly:
         name = wanted.name
         known = self.table.by_name(name) is not None
         rows: list[VirtualDeviceRow] = []
-        error = await answered(lambda done: rows.append(self.table.add(name, region_rows(config, wanted), done)))
+        regions, naa = region_rows(config, wanted), wanted.naa or ""
+        error = await answered(lambda done: rows.append(self.table.add(name, regions, done, naa)))
         if error is not None:
             if not known:
                 await self._forget(name)
@@ -186,7 +190,13 @@ class Assembly:
                 self.arrays[external.array_name].unexpect(external)
         if forget:
             await self._forget(name)
-            self._workers.submit(partial(self._records.forget, device.naa), _record_forgotten)
+            # Waited for: the id may come back with the next change, and what that saves must stay.
+            remove = partial(self._records.forget, device.naa)
+            error = await answered(lambda done: self._workers.submit(remove, done))
+            if error is not None:
+                _log.error(
+                    "of a deleted virtual device there is a record left: %s", error, extra={"event": "record_left"}
+                )
 
     # --- Inside ---
 
@@ -254,11 +264,6 @@ class Assembly:
         finally:
             for virtual_device in devices:
                 virtual_device.unlisten(look)
-
-
-def _record_forgotten(result: Exception | None) -> None:
-    if result is not None:
-        _log.error("of a deleted virtual device there is a record left: %s", result, extra={"event": "record_left"})
 
 
 def _is_recording(virtual_device: VirtualDevice) -> bool:

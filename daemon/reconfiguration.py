@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
+from backends.mapping import MappingTable
 from config import changes, model, store
 from config.changes import Change
 from config.errors import ConfigError, NotSavedError, NotServingError, RevisionError
@@ -71,10 +72,12 @@ class Reconfiguration:
             endpoints: that listen as `config` says.
             file: where changes are saved; None for a daemon that has none.
         """
-        self.config = config
+        table = daemon.assembly.table
+        self.config = _identified(config, table)
         self.revision = 1
         self.file = file
-        self._resolved = resolved
+        self._resolved = _identified(resolved, table)
+        self._ids_are_saved = not _lacks_ids(config)
         self._daemon = daemon
         self._endpoints = endpoints
         self._lock = asyncio.Lock()
@@ -111,7 +114,9 @@ class Reconfiguration:
             if self._daemon.phase is Phase.SERVING:
                 await self._daemon.assembly.open_blocked()
         wanted = await asyncio.to_thread(store.load, self.file)
-        return await self._whole(self._change(lambda _: wanted, False, None, None))
+        applied = await self._whole(self._change(lambda _: wanted, False, None, None))
+        self._ids_are_saved = not _lacks_ids(wanted)
+        return applied
 
     async def settle(self) -> None:
         """Wait for a change under way, for the daemon's stop; with that no other begins."""
@@ -139,14 +144,18 @@ class Reconfiguration:
                 raise RevisionError("revision", f"is {self.revision} by now, not {expected_revision}", "look again")
             old = self.config
             # A thread may take its time over a large document; the event loop may not.
-            new, resolved, made = await asyncio.to_thread(_wanted, old, edit)
+            new, resolved, made = await asyncio.to_thread(_wanted, old, edit, self._daemon.assembly.table)
             refusals.check_alive(old, new, self._daemon.assembly)
             if dry_run or (new == old and resolved == self._resolved):
                 return Applied(self.revision, made)
             async with AsyncExitStack() as undo:
                 await self._prepare(old, resolved, undo)
                 if file is not None:
+                    if not self._ids_are_saved and _removed(old.virtual_devices, new.virtual_devices):
+                        # So that the backup of what goes now brings it back as the disk that hosts knew.
+                        await _save(file, old)
                     await _save(file, new)
+                    self._ids_are_saved = True
                 undo.pop_all()
             before, self.config, self._resolved = self._resolved, new, resolved
             self.revision += 1
@@ -264,16 +273,35 @@ def _moved(here: Iterable[_Named], there: Iterable[_Named]) -> list[_Named]:
     return [entry for entry in here if others.get(entry.name, entry) != entry]
 
 
-def _wanted(old: model.Config, edit: Edit) -> tuple[model.Config, model.Config, list[Change]]:
+def _wanted(old: model.Config, edit: Edit, table: MappingTable) -> tuple[model.Config, model.Config, list[Change]]:
     """Give what an edit makes of a configuration, checked; the same with its secrets; and how it differs.
 
     Raises:
         ConfigError: it is not valid.
     """
     new = _typed(edit(_copy(old)))
+    ids = {virtual_device.name: virtual_device.naa for virtual_device in old.virtual_devices}
+    for virtual_device in new.virtual_devices:
+        virtual_device.naa = virtual_device.naa or ids.get(virtual_device.name)
     refusals.check_references(old, new)
     model.check(new)
-    return new, credentials.resolve(new), changes.difference(old, new)
+    made = changes.difference(old, new)
+    new = _identified(new, table)
+    return new, credentials.resolve(new), made
+
+
+def _identified(config: model.Config, table: MappingTable) -> model.Config:
+    """Give a copy in which each virtual device has its id: that of its row, or a new one."""
+    config = _copy(config)
+    for virtual_device in config.virtual_devices:
+        if virtual_device.naa is None:
+            row = table.by_name(virtual_device.name)
+            virtual_device.naa = row.naa if row is not None else table.new_id()
+    return config
+
+
+def _lacks_ids(config: model.Config) -> bool:
+    return any(virtual_device.naa is None for virtual_device in config.virtual_devices)
 
 
 def _copy(config: model.Config) -> model.Config:

@@ -37,11 +37,11 @@ def check_references(old: model.Config, new: model.Config) -> None:
 
 
 def check_alive(old: model.Config, new: model.Config, assembly: Assembly) -> None:
-    """Check that nothing goes that is at work, and that every virtual device keeps its regions.
+    """Check that nothing goes that is at work, and that every virtual device keeps its regions and its id.
 
     Raises:
         InUseError: a pair or an acquisition has it; the problem names that.
-        ConfigError: a virtual device is made of other regions than before.
+        ConfigError: a virtual device is made of other regions than before, or has another id, or that of another.
     """
     names = {virtual_device.name for virtual_device in new.virtual_devices}
     for virtual_device in old.virtual_devices:
@@ -50,23 +50,22 @@ def check_alive(old: model.Config, new: model.Config, assembly: Assembly) -> Non
     served = {virtual_device.name: virtual_device for virtual_device in old.virtual_devices}
     for virtual_device in new.virtual_devices:
         if virtual_device != served.get(virtual_device.name):
-            _check_regions(assembly, virtual_device.name, region_rows(new, virtual_device))
+            _check_identity(assembly, virtual_device, region_rows(new, virtual_device))
 
 
-def _check_regions(assembly: Assembly, name: str, wanted: list[RegionRow]) -> None:
+def _check_identity(assembly: Assembly, virtual_device: model.VirtualDevice, wanted: list[RegionRow]) -> None:
+    name, naa = virtual_device.name, virtual_device.naa or ""
     place = f"virtual device {name!r}"
-    row = assembly.table.by_name(name)
-    if row is None:
-        return
     try:
-        assembly.table.check(name, wanted)
+        assembly.table.check(name, wanted, naa)
     except StateError as error:
         raise ConfigError(place, error.problem, error.remedy) from None
+    row = assembly.table.by_name(name)
     if name not in assembly.virtual_devices:
-        pair = assembly.pairs.pair_of(row.naa_bytes)
+        pair = assembly.pairs.pair_of(row.naa_bytes if row is not None else bytes.fromhex(naa))
         if pair is not None:
             raise InUseError(place, f"belongs to pair {pair.number}, which was started without it", "restart annexd")
-    elif any(want.id and not region.id for region, want in zip(row.regions, wanted, strict=True)):
+    elif row is not None and any(want.id and not region.id for region, want in zip(row.regions, wanted, strict=True)):
         raise ConfigError(place, "an external LU that was not there yet can not be given an id", "restart annexd")
 
 

@@ -57,9 +57,9 @@ ENTRIES = {
         "Virtual devices: ordered lists of regions of devices and of LUs of arrays. A LUN shows one of them.",
         {
             "create": CommandText(
-                "NAME REGION…",
+                "NAME REGION… [naa=ID]",
                 "Make a virtual device of regions, each DEVICE or ARRAY/LUN, with ,offset=SIZE and ,size=SIZE.",
-                {"name": "what to call it"},
+                {"name": "what to call it", "naa": "the id by which hosts know it, of one that was; else it is made"},
                 (
                     "create data disk0",
                     "create data disk0,size=10G disk1,offset=1G,size=512MiB",

@@ -21,7 +21,7 @@ from config.shell.parts import with_part
 from config.targetcli.conversion import MAX_FILE_BYTES, convert
 from config.targetcli.report import Report
 
-_CLEAR = "Take all of this away from hosts? A virtual device that comes back later has a new id."
+_CLEAR = "Take all of this away from hosts? restoreconfig brings it back, with the ids that hosts know."
 DEFAULT_STATE_DIRECTORY = "/var/lib/annex"
 
 

@@ -37,10 +37,12 @@ class VirtualDevicesNode(Collection):
             return [device["name"] for device in self.fetch("/v1/devices")] + [f"{name}/{lun}" for name, lun in units]
         return super().values(command, parameter, given)
 
-    def ui_command_create(self, name: str, *regions: str) -> None:
+    def ui_command_create(self, name: str, *regions: str, naa: str = "") -> None:
         if not regions:
             raise Usage(f"{self.path} create", "needs at least one region", "create NAME DEVICE|ARRAY/LUN…")
         body = {"name": check_name("name", name), "regions": [self._region(text) for text in regions]}
+        if naa:
+            body["naa"] = naa
         self.say_created(self.shell.api.post(self.url, body), name)
 
     def ui_command_delete(self, name: str, yes: str = "false") -> None:

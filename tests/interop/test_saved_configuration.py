@@ -74,7 +74,9 @@ def saved_configurations(client: Client, said: list[str]) -> SavedConfigurations
 
 def naa(annexd: Served) -> bytes:
     with Host(annexd.port, target=TARGET, name=HOST) as host:
-        return bytes(host.command(VPD_83, data_in_bytes=255).data_in)
+        answer = host.command(VPD_83, data_in_bytes=255)
+        assert answer.status == GOOD
+        return bytes(answer.data_in)
 
 
 def names(client: Client) -> list[str]:
@@ -207,16 +209,68 @@ def test_a_cleared_daemon_is_restored_from_a_file_or_a_backup_and_hosts_find_the
     said: list[str] = []
     with served(tmp_path) as (annexd, client):
         commands = saved_configurations(client, said)
+        before = naa(annexd)
         commands.save(tmp_path / "mine.json")
         commands.clear()
         assert client.get("/v1/config")["config"]["targets"] == []
         commands.restore(tmp_path / "mine.json")
-        assert naa(annexd)
-        assert [backup.number for backup in commands.backups()] == [2, 1]
+        assert naa(annexd) == before
+        # The first is what the admin wrote, without ids; the second has them.
+        assert [backup.number for backup in commands.backups()] == [3, 2, 1]
         commands.clear()
-        commands.restore_backup(1)
-        assert naa(annexd)
+        commands.restore_backup(2)
+        assert naa(annexd) == before
         assert store.load(annexd.file) == store.load(tmp_path / "mine.json")
+
+
+def test_another_machine_takes_over_with_a_saved_configuration_and_is_the_same_disk(tmp_path: Path) -> None:
+    config = configuration(tmp_path)
+    with served(tmp_path, config) as (annexd, client):
+        before = naa(annexd)
+        saved_configurations(client, []).save(tmp_path / "mine.json")
+        (port,) = config["targets"][0]["portals"]
+    other = tmp_path / "other"
+    other.mkdir()
+    saved = json.loads((tmp_path / "mine.json").read_text())
+    taken_over = saved | {"state_directory": str(other / "state"), "control": {"socket": str(other / "control.sock")}}
+    with served(other, taken_over) as (annexd, client):
+        assert naa(annexd) == before
+    # Onto a daemon that has nothing, as one change.
+    third = tmp_path / "third"
+    third.mkdir()
+    empty = {"devices": [], "virtual_devices": [], "targets": [saved["targets"][0] | {"luns": []}]}
+    onto = taken_over | empty | {"state_directory": str(third / "state")}
+    with served(third, onto | {"control": {"socket": str(third / "control.sock")}}) as (annexd, client):
+        saved_configurations(client, []).restore(tmp_path / "mine.json", ["/devices", "/vdevs", "/iscsi"])
+        assert naa(annexd) == before
+        assert client.get("/v1/config")["config"]["targets"][0]["portals"] == [port]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("602616e" + "A" * 25, "is no id that annexd makes"),
+        ("6001405" + "0" * 25, "is no id that annexd makes"),
+        ("", "is no id that annexd makes"),
+        ("602616e" + "0" * 25, "the configuration now says 602616e0000"),
+        (None, "stands there twice"),
+    ],
+)
+def test_a_wrong_id_is_refused_by_the_api_and_in_the_file(tmp_path: Path, wrong: str | None, words: str) -> None:
+    with served(tmp_path) as (annexd, client):
+        document = client.get("/v1/config?secrets=true")["config"]
+        (own,) = document["virtual_devices"]
+        if wrong is None:
+            document["devices"].append({"name": "b", "path": str(disk(tmp_path / "b.img"))})
+            document["virtual_devices"].append(own | {"name": "vb", "regions": [{"device": "b"}]})
+        else:
+            own["naa"] = wrong
+        before = naa(annexd)
+        with pytest.raises(Refused, match=words):
+            client.put("/v1/config", document)
+        annexd.file.write_text(json.dumps(document))
+        assert words in annexd.reload()
+        assert naa(annexd) == before
 
 
 def test_a_restore_that_can_not_be_applied_is_rolled_back(tmp_path: Path) -> None:

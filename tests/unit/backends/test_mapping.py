@@ -85,6 +85,57 @@ def test_numbers_of_a_removed_virtual_device_are_not_used_again_and_it_gets_them
     assert daemon.table.define([("b", [FAR])]) == [first[1]]
 
 
+ID = "602616e" + "0" * 24 + "a"
+
+
+def test_an_id_that_the_configuration_gives_is_that_of_the_row(daemon: Daemon) -> None:
+    rows = daemon.table.define([("a", [DISK]), ("b", [FAR])], {"b": ID})
+    assert [row.naa == ID for row in rows] == [False, True]
+    daemon.restart()
+    assert daemon.table.define([("a", [DISK]), ("b", [FAR])], {"b": ID, "a": rows[0].naa}) == rows
+    assert daemon.table.define([("a", [DISK]), ("b", [FAR])]) == rows
+
+
+def test_an_id_of_a_row_whose_name_is_gone_takes_the_row_to_its_new_name(daemon: Daemon) -> None:
+    before = daemon.table.define([("a", [DISK]), ("b", [FAR])], {"b": ID})
+    daemon.restart()
+    after = daemon.table.define([("a", [DISK]), ("c", [FAR])], {"c": ID})
+    assert after[1] == msgspec.structs.replace(before[1], name="c")
+    assert [row.name for row in daemon.table.rows()] == ["a", "c"]
+    with pytest.raises(StateError, match="give what is made otherwise"):
+        daemon.table.define([("d", [PART])], {"d": ID})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "ids", "words"),
+    [
+        ([("a", [DISK])], {"a": ID[:-1] + "b"}, f"'a' has the id {ID}; the configuration now says"),
+        ([("a", [DISK]), ("b", [FAR])], {"b": ID}, "'b' is given the id .*, which is that of virtual device 'a'"),
+    ],
+)
+def test_another_id_or_that_of_another_is_refused_and_changes_nothing(
+    daemon: Daemon, wanted: list[tuple[str, list[RegionRow]]], ids: dict[str, str], words: str
+) -> None:
+    daemon.table.define([("a", [DISK])], {"a": ID})
+    before = daemon.table.rows()
+    with pytest.raises(StateError, match=words):
+        daemon.table.define(wanted, ids)
+    name, regions = wanted[-1]
+    with pytest.raises(StateError, match=words):
+        daemon.table.check(name, regions, ids[name])
+    assert daemon.table.rows() == before
+
+
+def test_a_deleted_one_comes_back_under_its_id_when_that_is_given(daemon: Daemon) -> None:
+    daemon.table.define([("a", [DISK])], {"a": ID})
+    assert forget(daemon, "a") is None
+    daemon.table.check("a", [FAR], ID)
+    done: list[VolumeError | None] = []
+    row = daemon.table.add("a", [FAR], done.append, ID)
+    daemon.scheduler.run_until_idle()
+    assert (done, row.naa, row.number) == ([None], ID, 2)
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -21,7 +21,7 @@ from backends.external.array import ArrayState
 from backends.mapping import MappingTable
 from backends.pairs.book import PairBook
 from backends.state_directory import StateDirectory, StateError
-from config import model, store
+from config import backups, model, store
 from config.errors import ConfigError, InUseError, NotSavedError, NotServingError, RevisionError
 from daemon.assembly import Assembly
 from daemon.daemon import Daemon, Phase
@@ -213,6 +213,97 @@ def test_what_goes_is_closed_and_forgotten(test: Test, tmp_path: Path) -> None:
         row = assembly.table.by_name("vb")
         assert row is not None
         assert row.number == 4  # va, vb and far had 1, 2 and 3
+
+    test(body)
+
+
+def ids(config: model.Config) -> dict[str, str | None]:
+    return {virtual_device.name: virtual_device.naa for virtual_device in config.virtual_devices}
+
+
+def own_ids(running: Running) -> dict[str, str]:
+    return {name: device.naa.hex() for name, device in running.assembly.virtual_devices.items()}
+
+
+def test_what_is_saved_has_the_ids_and_brings_the_same_disks_back(test: Test) -> None:
+    async def body(running: Running) -> None:
+        assert ids(running.daemon.config) == own_ids(running)
+        assert ids(store.load(running.file)) == {"va": None}
+        await running.change(grown)
+        before, known = store.load(running.file), own_ids(running)
+        assert ids(before) == known
+        await running.change(shrunk)
+        await running.change(lambda _: before)
+        assert own_ids(running) == known
+        assert store.load(running.file) == before
+
+    test(body)
+
+
+def test_the_backup_of_the_first_configuration_has_its_ids_when_they_go(test: Test) -> None:
+    async def body(running: Running) -> None:
+        known = own_ids(running)
+        await running.change(shrunk)
+        kept = backups.listed(running.file)
+        assert [ids(store.load(backup.path)) for backup in kept] == [known, {"va": None}]
+
+    test(body)
+
+
+def test_a_file_without_ids_is_no_change(test: Test) -> None:
+    async def body(running: Running) -> None:
+        assert (await running.reconfiguration.reload()).changes == []
+        assert (await running.change(_without_ids)).changes == []
+        assert ids(running.daemon.config) == own_ids(running)
+
+    test(body)
+
+
+def _without_ids(config: model.Config) -> model.Config:
+    for virtual_device in config.virtual_devices:
+        virtual_device.naa = None
+    return config
+
+
+@pytest.mark.parametrize("name", ["va", "vb"])
+def test_an_id_is_for_good_and_for_one(test: Test, name: str) -> None:
+    other = "602616e" + "7" * 25
+
+    def edit(config: model.Config) -> model.Config:
+        config = grown(config)
+        config.virtual_devices[0].name = "vc"  # with the id of va, which has gone
+        return config
+
+    def named(config: model.Config) -> model.Config:
+        config.virtual_devices[0].naa = other
+        return config
+
+    async def body(running: Running) -> None:
+        known, picture = own_ids(running), running.picture()
+        if name == "va":
+            words = f"'va' has the id {known['va']}; the configuration now says {other}"
+            wanted = named
+        else:
+            words = f"'vc' is given the id {known['va']}, which is that of virtual device 'va'"
+            wanted = edit
+            running.daemon.config.targets[0].luns.clear()
+        with pytest.raises(ConfigError, match=words):
+            await running.change(wanted)
+        assert running.picture() == picture
+
+    test(body)
+
+
+def test_a_leg_of_a_pair_does_not_come_back_under_its_id_alone(test: Test, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(running: Running) -> None:
+        monkeypatch.setattr(PairBook, "pair_of", lambda _, naa: SimpleNamespace(number=3) if naa[-1] == 0x77 else None)
+
+        def edit(config: model.Config) -> model.Config:
+            grown(config).virtual_devices[1].naa = "602616e" + "7" * 25
+            return config
+
+        with pytest.raises(InUseError, match="belongs to pair 3"):
+            await running.change(edit)
 
     test(body)
 
@@ -697,6 +788,7 @@ def test_whatever_is_wished_and_whatever_fails_the_daemon_is_as_its_configuratio
     async def body(running: Running) -> None:
         numbers: dict[int, bytes] = {}
         failed = made = 0
+        await running.change(_touched)  # from now on the ids are in the file
         for _ in range(40):
             before = running.picture()
             with monkeypatch.context() as patched:
