@@ -45,3 +45,8 @@ def test_all_that_linux_relies_on_is_listed_with_a_test() -> None:
 def test_every_must_of_rfc_7143_is_listed_with_a_test() -> None:
     rows = re.findall(r"^\| M(\d+) \|.*\| `test_m\d\d_\w+`", PAGE, re.MULTILINE)
     assert sorted(map(int, rows)) == list(range(1, 51))
+
+
+def test_every_hole_that_others_had_is_listed_with_a_test() -> None:
+    rows = re.findall(r"^\| V(\d+) \|.*\| `test_v\d\d_\w+`", PAGE, re.MULTILINE)
+    assert list(map(int, rows)) == list(range(1, 45))
