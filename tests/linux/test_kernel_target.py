@@ -23,7 +23,7 @@ from tests.support.open_iscsi import OpenIscsi
 pytestmark = [pytest.mark.linux, pytest.mark.interop, pytest.mark.slow, pytest.mark.usefixtures("kernel_log")]
 
 MIB = 1 << 20
-DISK_BYTES = 32 * MIB
+DISK_BYTES = 16 * MIB
 
 
 class Arrays(NamedTuple):
@@ -96,7 +96,7 @@ def test_a_pair_is_formed_copied_and_compared_while_the_host_writes(arrays: Arra
     kernel_log.expect(r"sd [\d:]+: \[sd\w+\] Mode Sense: \w\w 00 90 08")
     # Linux flushes no disk that it can not write to. It is to flush the one that it can write to now.
     kernel_log.expect(r"sd [\d:]+: \[sd\w+\] Write cache: disabled, read cache: enabled, supports DPO and FUA")
-    arrays.host.sh('head -c 32M /dev/urandom | dd of="$1" bs=1M oflag=direct iflag=fullblock status=none', arrays.local)
+    arrays.host.sh('head -c 16M /dev/urandom | dd of="$1" bs=1M oflag=direct iflag=fullblock status=none', arrays.local)
     with load(arrays.host, arrays.local, "--direct=1", "--bs=4k"):
         words = ("--secondary", "1", "--fence", "data", "--wait")
         (pair,) = arrays.annexhost("pair", "create", arrays.local, *words)["pairs"]

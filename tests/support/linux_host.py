@@ -135,7 +135,10 @@ class LinuxHost:
                 self.network.unplug(self.number, ethernet)
 
     def _boot(self) -> None:
-        (modules,) = _MODULES.iterdir()
+        version = subprocess.run(
+            [KERNEL, "--version"], capture_output=True, text=True, check=True, timeout=BOOT_LIMIT_S
+        )
+        modules = _MODULES / version.stdout.strip()
         ethernets = range(self.network.ethernets)
         addresses = ",".join(f"vec{ethernet}={self.address(ethernet)}/24" for ethernet in ethernets)
         for_kernel, self._requests = os.pipe()
