@@ -77,11 +77,13 @@ annex_debian_packages() {
     annex_apt update
     # shellcheck disable=SC2086  # a list of words
     annex_install_without_starting_services $annex_missing
-    for annex_service in tgt prometheus open-iscsi iscsid multipath-tools; do
+    # A package, and a service of it.
+    for annex_pair in tgt:tgt prometheus:prometheus \
+        open-iscsi:open-iscsi open-iscsi:iscsid multipath-tools:multipath-tools; do
         case " $annex_missing" in
-        *" $annex_service "*)
-            # It was not here before, so nobody wants it at the next boot either.
-            annex_as_root update-rc.d "$annex_service" disable
+        *" ${annex_pair%:*} "*)
+            # The package was not here before, so nobody wants its service at the next boot either.
+            annex_as_root update-rc.d "${annex_pair#*:}" disable
             ;;
         esac
     done
