@@ -35,7 +35,7 @@ from scsi.nexus import Limit, Nexus
 from scsi.persistent_reserve import PersistentReservations
 from scsi.redo import RedoLog
 from scsi.reservations import Reservations
-from scsi.sanitize import Sanitizer
+from scsi.sanitizer import Sanitizer
 from scsi.saved_parameters import NOT_KEPT, SavedParameters
 from scsi.self_test import SelfTests
 from scsi.sense import encode_sense

@@ -10,7 +10,6 @@ identifiers".
 
 from __future__ import annotations
 
-import re
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -33,6 +32,7 @@ from scsi.nexus import Nexus
 from scsi.registrations import ALL_PORTS, EMPTY, Outcome, PortPair, Request, ServiceAction, Table
 from scsi.saved_parameters import NOT_KEPT, SavedParameters
 from scsi.tasks import Task
+from scsi.transport_ids import TransportIds, encode_transport_id
 
 if TYPE_CHECKING:
     from scsi.logical_unit import LogicalUnit
@@ -51,11 +51,6 @@ _R_HOLDER, _FULL_ALL_TG_PT = 0x01, 0x02
 _TYPE_MASK = b"\xea\x01"  # every one of the six
 _CRH_SIP_ATP_PTPL = 0x10 | 0x08 | 0x04 | 0x01
 _TMV_ALLOW, _PTPL_ACTIVE = 0x80 | 0x10, 0x01  # TEST UNIT READY is allowed under any type
-
-_ISCSI = 0x05
-_NAME_WITH_ISID = 0x40
-_MOST_TRANSPORT_ID_BYTES: Final = 244
-_INITIATOR_PORT = re.compile(r"(?P<name>[^,\0]{1,223}),i,0x(?P<isid>[0-9a-f]{12})")
 
 
 class PersistentReservations:
@@ -166,53 +161,6 @@ def pair_of(nexus: Nexus) -> PortPair:
     return PortPair(nexus.initiator_port, nexus.target_port)
 
 
-# --- TransportIDs -----------------------------------------------------------------------------------------------------
-
-
-def encode_transport_id(initiator_port: str) -> bytes:
-    """Give the TransportID of an initiator port: its name with the ISID.
-
-    Spec: SPC-4 "TransportID for initiator ports using SCSI over iSCSI".
-    """
-    name = initiator_port.encode() + b"\0"
-    name = name.ljust(max(20, (len(name) + 3) // 4 * 4), b"\0")
-    return bytes((_NAME_WITH_ISID | _ISCSI, 0)) + len(name).to_bytes(2, "big") + name
-
-
-class _TransportIds(NamedTuple):
-    """A list of TransportIDs in a parameter list."""
-
-    data: bytes
-    offset: int  # in the parameter list
-
-    def initiator_ports(self, nexuses: Iterable[Nexus]) -> Iterator[str]:
-        """Give the initiator ports that are named; a name without ISID is all ports of that name that are logged in.
-
-        Raises:
-            InvalidFieldInParameterList: one is not well-formed, or names nobody.
-        """
-        known = list(nexuses)
-        at = 0
-        while at < len(self.data):
-            head = self.data[at : at + 4]
-            length = int.from_bytes(head[2:4], "big")
-            name = self.data[at + 4 : at + 4 + length]
-            wrong = len(head) < 4 or head[0] & 0x3F != _ISCSI or head[0] & 0x80 or len(name) < length
-            if wrong or length < 20 or length % 4 or length > _MOST_TRANSPORT_ID_BYTES or 0 not in name:
-                raise InvalidFieldInParameterList(self.offset + at, None, "TransportID")
-            text = name[: name.index(0)].decode("utf-8", "replace").lower()
-            if head[0] & _NAME_WITH_ISID:
-                if not _INITIATOR_PORT.fullmatch(text):
-                    raise InvalidFieldInParameterList(self.offset + at + 4, None, "iSCSI name and ISID")
-                yield text
-            else:
-                ports = {nexus.initiator_port for nexus in known if nexus.initiator_name == text}
-                if not ports:
-                    raise InvalidFieldInParameterList(self.offset + at + 4, None, "nobody of that name is logged in")
-                yield from sorted(ports)
-            at += 4 + length
-
-
 # --- PERSISTENT RESERVE OUT -------------------------------------------------------------------------------------------
 
 
@@ -249,7 +197,7 @@ def _request(unit: LogicalUnit, task: Task, fields: tuple[int, int]) -> Request:
         ids = data[_LIST.size :]
         if len(ids) < 4 or _LENGTH.unpack_from(ids)[0] != len(ids) - 4:
             raise ParameterListLengthError(f"{length} bytes with SPEC_I_PT")
-        names = _TransportIds(ids[4:], _LIST.size + 4).initiator_ports(unit.nexuses)
+        names = TransportIds(ids[4:], _LIST.size + 4).initiator_ports(unit.nexuses)
         pairs = dict.fromkeys(PortPair(name, nexus.target_port) for name in names)
         others = tuple(pair for pair in pairs if pair != request.nexus)
     return request._replace(kept=bool(flags & _APTPL), all_ports=bool(flags & _ALL_TG_PT), others=others)
@@ -269,7 +217,7 @@ def _move_request(unit: LogicalUnit, task: Task, fields: tuple[int, int]) -> Req
     nexus: Nexus = task.session.nexus
     if port_number != relative_target_port(nexus):
         raise InvalidFieldInParameterList(18, None, f"no target port {port_number}")
-    ports = list(_TransportIds(data[_MOVE_LIST.size :], _MOVE_LIST.size).initiator_ports(unit.nexuses))
+    ports = list(TransportIds(data[_MOVE_LIST.size :], _MOVE_LIST.size).initiator_ports(unit.nexuses))
     if len(ports) != 1:
         raise InvalidFieldInParameterList(_MOVE_LIST.size, None, f"{len(ports)} initiator ports")
     return Request(

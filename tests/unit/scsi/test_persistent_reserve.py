@@ -8,12 +8,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from scsi.command_set import COMMANDS
 from scsi.commands import Allow
 from scsi.logical_unit import LogicalUnit
-from scsi.persistent_reserve import KIND, encode_transport_id
+from scsi.persistent_reserve import KIND
 from scsi.registrations import MOST_REGISTRATIONS, Type
 from scsi.saved_parameters import SavedParameters
 from scsi.status import Status
 from scsi.target import TargetPort
 from scsi.task_management import Function
+from scsi.transport_ids import encode_transport_id
 from tests.support import commands as c
 from tests.support.memory_volume import MemoryVolume
 from tests.support.saved import FakeSaved
