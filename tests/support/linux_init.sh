@@ -6,6 +6,7 @@
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/run LC_ALL=C.UTF-8 TMPDIR=/run
 # Its kernel keeps no registers beyond those of AVX: linux_registers.c.
 export GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW
+: "${annex_modules:?}" "${annex_agent:?}" "${annex_name:?}" "${annex_addresses:?}"
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mountpoint -q /dev || mount -t devtmpfs devtmpfs /dev
