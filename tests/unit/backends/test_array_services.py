@@ -301,6 +301,7 @@ def test_a_pair_of_which_the_asker_sees_one_unit_is_not_commanded(daemon: Daemon
 def test_takeover_at_the_secondary_goes_through(daemon: Daemon) -> None:
     daemon.create(0, daemon.remote)
     assert daemon.order(ArrayOut.PAIR_TAKEOVER, lun=1).outcome == "GOOD"
+    daemon.alice.nexus.attentions.clear()  # both LUs have another write protection now
     (row,) = daemon.rows(ArrayIn.REPORT_PAIRS)
     assert row.primary_naa == daemon.remote.virtual_device.naa
 
