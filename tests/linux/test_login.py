@@ -55,7 +55,9 @@ def test_data_is_right_with_and_without_digests(host: LinuxHost, initiator: Open
     assert negotiated(host, "data_digest") == str(int(data == "CRC32C"))
 
 
-@pytest.mark.parametrize("bursts", [(512, 1024), (4096, 65536), (262144, 16776192)])
+@pytest.mark.parametrize(
+    "bursts", [(512, 1024), pytest.param((4096, 65536), marks=pytest.mark.long), (262144, 16776192)]
+)
 @pytest.mark.parametrize("immediate", ["Yes", "No"])
 @pytest.mark.parametrize("initial_r2t", ["Yes", "No"])
 def test_data_is_right_however_that_of_a_write_is_sent(

@@ -24,6 +24,7 @@ NOT_RUN = {
     "./test.sh": "is what runs this test",
     "./test.sh -k reservations": "is the same",
     "make test": "runs tests that this run has too",
+    "make test-all": "runs this test too, and more",
     "make fmt": "would change the checkout that is tested; its two commands are checks of ./test.sh",
     "bin/annexd --help": "is what tests/unit/test_man_pages.py makes the pages from",
     "./test.sh --setup-only": "has made the environment that this runs in",
