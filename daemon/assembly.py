@@ -190,13 +190,18 @@ class Assembly:
                 self.arrays[external.array_name].unexpect(external)
         if forget:
             await self._forget(name)
-            # Waited for: the id may come back with the next change, and what that saves must stay.
-            remove = partial(self._records.forget, device.naa)
-            error = await answered(lambda done: self._workers.submit(remove, done))
-            if error is not None:
-                _log.error(
-                    "of a deleted virtual device there is a record left: %s", error, extra={"event": "record_left"}
-                )
+            await self._forget_record(device.naa)
+
+    async def forget(self, row: VirtualDeviceRow) -> None:
+        """Drop the row of a virtual device that is not there.
+
+        Raises:
+            ConfigError: the mapping table can not be written; the row is gone all the same until the next start.
+        """
+        error = await answered(lambda done: self.table.forget(row.name, done))
+        if error is not None:
+            raise ConfigError(f"virtual device {row.name!r}", f"could not be forgotten for good: {error}")
+        await self._forget_record(row.naa_bytes)
 
     # --- Inside ---
 
@@ -209,6 +214,13 @@ class Assembly:
                 error,
                 extra={"event": "mapping_not_stored"},
             )
+
+    async def _forget_record(self, naa: bytes) -> None:
+        # Waited for: the id may come back with the next change, and what that saves must stay.
+        remove = partial(self._records.forget, naa)
+        error = await answered(lambda done: self._workers.submit(remove, done))
+        if error is not None:
+            _log.error("of a deleted virtual device there is a record left: %s", error, extra={"event": "record_left"})
 
     def _read_redo_logs(self) -> RedoLogs:
         path = self._state.path / "redo"

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -124,6 +124,18 @@ class Reconfiguration:
         async with self._lock:
             pass
 
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Keep changes out.
+
+        Raises:
+            NotServingError: the daemon is starting or stopping.
+        """
+        async with self._lock:
+            if self._daemon.phase is not Phase.SERVING:
+                raise NotServingError("annexd", f"is {self._daemon.phase.value}", "try again later")
+            yield
+
     async def _whole(self, work: Coroutine[Any, Any, Applied]) -> Applied:
         """Do it in a task of its own: an asker that goes away does not stop it half-way."""
         task = asyncio.ensure_future(work)
@@ -137,9 +149,7 @@ class Reconfiguration:
             _log.debug("configuration: not changed: %s", task.exception())
 
     async def _change(self, edit: Edit, dry_run: bool, expected_revision: int | None, file: Path | None) -> Applied:
-        async with self._lock:
-            if self._daemon.phase is not Phase.SERVING:
-                raise NotServingError("annexd", f"is {self._daemon.phase.value}", "try again later")
+        async with self.alone():
             if expected_revision not in {None, self.revision}:
                 raise RevisionError("revision", f"is {self.revision} by now, not {expected_revision}", "look again")
             old = self.config

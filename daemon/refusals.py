@@ -59,7 +59,8 @@ def _check_identity(assembly: Assembly, virtual_device: model.VirtualDevice, wan
     try:
         assembly.table.check(name, wanted, naa)
     except StateError as error:
-        raise ConfigError(place, error.problem, error.remedy) from None
+        remedy = error.remedy if name in assembly.virtual_devices else f"{error.remedy}; see annexcli /vdevs orphans"
+        raise ConfigError(place, error.problem, remedy) from None
     row = assembly.table.by_name(name)
     if name not in assembly.virtual_devices:
         pair = assembly.pairs.pair_of(row.naa_bytes if row is not None else bytes.fromhex(naa))

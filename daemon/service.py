@@ -20,6 +20,7 @@ from daemon.control.server import ControlServer
 from daemon.daemon import Daemon, Endpoint, Phase
 from daemon.event_loop import LoopScheduler
 from daemon.metrics_server import MetricsServer
+from daemon.orphans import log_orphans
 from daemon.portals import Portals, addresses
 from daemon.reconfiguration import Reconfiguration
 from daemon.reloads import Reloads
@@ -96,6 +97,7 @@ class Service:
                 _log.info(
                     "serving %d logical units", len(daemon.assembly.virtual_devices), extra={"event": "daemon_ready"}
                 )
+                log_orphans(daemon.assembly)
                 notify.ready(status())
                 heartbeat.start()
                 reloads.allow()

@@ -204,12 +204,17 @@ class PairBook:
             return
         operations = self._operations[pair.number]
         if command is PairCommand.DELETE:
-            operations.enqueue(lambda: self._delete(asker, pair, operations, done))
+            self.dissolve(asker, pair, done)
         elif command is PairCommand.VERIFY:
             operations.verify(done, immediate=bool(flags & IMMEDIATE))
         else:
             writable = command is PairCommand.SPLIT and bool(flags & SPLIT_SECONDARY_WRITABLE)
             operations.run(command, done, writable=writable, changed=lambda: tell_hosts(pair, asker))
+
+    def dissolve(self, asker: Nexus, pair: Pair, done: Answer) -> None:
+        """End a pair for whoever may, also one whose LUs are gone; `done(None)` when it is stably no more."""
+        operations = self._operations[pair.number]
+        operations.enqueue(lambda: self._delete(asker, pair, operations, done))
 
     def _delete(self, asker: Nexus, pair: Pair, operations: PairOperations, done: Answer) -> None:
         if pair.mirror.dissolved:

@@ -72,6 +72,13 @@ ENTRIES = {
                 {"name": "its name"} | YES,
                 ("delete data",),
             ),
+            "orphans": CommandText("", "List those that the configuration has lost, and whose ids are kept for them."),
+            "forget": CommandText(
+                "NAME",
+                "Forget the id of one that the configuration has lost. What is stored stays.",
+                {"name": "as orphans lists it"} | YES,
+                ("forget data",),
+            ),
         },
     ),
     "/vdevs/NAME": NodeText("A virtual device."),

@@ -35,6 +35,8 @@ class VirtualDevicesNode(Collection):
                 (array["name"], unit["lun"]) for array in self.fetch("/v1/arrays") for unit in array.get("luns") or []
             ]
             return [device["name"] for device in self.fetch("/v1/devices")] + [f"{name}/{lun}" for name, lun in units]
+        if (command, parameter) == ("forget", "name"):
+            return [orphan["name"] for orphan in self.fetch("/v1/orphans")]
         return super().values(command, parameter, given)
 
     def ui_command_create(self, name: str, *regions: str, naa: str = "") -> None:
@@ -47,6 +49,21 @@ class VirtualDevicesNode(Collection):
 
     def ui_command_delete(self, name: str, yes: str = "false") -> None:
         self.remove(name, yes, "Take virtual device {} apart?")
+
+    def ui_command_orphans(self) -> None:
+        rows = self.fetch("/v1/orphans")
+        if self.shell.terminal.as_json:
+            self.shell.terminal.document(rows)
+        elif rows:
+            lines = [(row["name"], row["naa"], " + ".join(row["regions"]), row["pair"] or "-") for row in rows]
+            self.shell.terminal.table(("name", "id", "regions", "pair"), lines)
+        else:
+            self.shell.terminal.say("none")
+
+    def ui_command_forget(self, name: str, yes: str = "false") -> None:
+        if self.agreed(f"Forget the id of virtual device {name}? What is stored stays.", yes):
+            answer = self.shell.api.delete(f"/v1/orphans/{self.shell.segment(name)}")
+            self.say_done(answer, f"forgot {self.path}/{name}")
 
     def _region(self, text: str) -> dict[str, Any]:
         """Give the region that "DEVICE,offset=SIZE,size=SIZE" or "ARRAY/LUN,…" stands for."""

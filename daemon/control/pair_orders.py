@@ -129,20 +129,13 @@ class PairOrders:
         return PairAnswer(pair_row(self._daemon, pair), row)
 
     async def dissolve(self, pair: Pair) -> None:
-        """End a pair; each side keeps its own data.
+        """End a pair, also one whose virtual devices are gone; each side keeps its own data.
 
         Raises:
             RefusedError: that can not be now.
         """
         book = self._daemon.assembly.pairs
-        naa = pair.naa(pair.record.primary)
-        unit = self._daemon.assembly.units.unit(naa) or self._daemon.assembly.units.unit(pair.naa(pair.secondary))
-        if unit is None:
-            raise RefusedError(f"/pairs/{pair.number}", "its logical units are gone")
-        await self._carried_out(
-            f"/pairs/{pair.number}",
-            lambda done: book.command(self._asker(), pair, ArrayOut.PAIR_DELETE, 0, unit, done),
-        )
+        await self._carried_out(f"/pairs/{pair.number}", lambda done: book.dissolve(self._asker(), pair, done))
 
     def _answer(self, pair: Pair, kind: str) -> PairAnswer:
         job: Job | None = self._jobs.begin(kind, pair) if pair.state is PairState.COPY else None

@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 
 from config import store
-from daemon import statistics
+from daemon import orphans, statistics
 from daemon.control import edits, views
 from daemon.control.authorization import Right
 from daemon.control.entries import ENTRIES
-from daemon.control.errors import ForbiddenError, RefusedError
+from daemon.control.errors import ForbiddenError, RefusedError, UnknownError
 from daemon.control.jobs import JobRow
 from daemon.control.pair_orders import ORDERS, PairAnswer, PairForm
 from daemon.control.route import IN_CHANGE, Asked, ChangeAnswer, Control, Nothing, Raw, Route
@@ -63,6 +63,24 @@ _DAEMON = [
         "PUT", "/v1/config", Right.CHANGE, "Make another configuration the one in force", ChangeAnswer, _put_config,
         body=Raw, query=IN_CHANGE,
     ),
+]  # fmt: skip
+
+
+async def _orphans(control: Control, asked: Asked) -> list[orphans.Orphan]:
+    return orphans.orphans(control.daemon.assembly)
+
+
+async def _forget_orphan(control: Control, asked: Asked) -> Nothing:
+    name = asked.names["name"]
+    if not await orphans.forget(control.daemon, name):
+        raise UnknownError(f"/vdevs/{name}", "there is no such orphan")
+    return Nothing()
+
+
+_ORPHANS = [
+    Route("GET", "/v1/orphans", Right.READ, "List the virtual devices that the configuration has lost",
+          list[orphans.Orphan], _orphans),
+    Route("DELETE", "/v1/orphans/{name}", Right.CHANGE, "Forget the ids of one of them", Nothing, _forget_orphan),
 ]  # fmt: skip
 
 
@@ -170,4 +188,4 @@ _HOSTS = [
     Route("DELETE", "/v1/acquisitions/{identifier}", Right.CHANGE, "End an acquisition", Nothing, _end_acquisition),
 ]
 
-ROUTES = (*_DAEMON, *ENTRIES, *_PAIRS, *_HOSTS)
+ROUTES = (*_DAEMON, *ENTRIES, *_ORPHANS, *_PAIRS, *_HOSTS)
