@@ -102,6 +102,10 @@ class TargetPortGroups:
             group = self._groups[tag] = TargetPortGroup(self._number(tag), self)
         return group
 
+    def tag_of(self, identifier: int) -> int | None:
+        """Give the tag of the group with an identifier, None when the target has no such group."""
+        return next((tag for tag, group in self._groups.items() if group.identifier == identifier), None)
+
     def all(self) -> list[TargetPortGroup]:
         """List the groups, by identifier."""
         return sorted(self._groups.values(), key=lambda group: group.identifier)

@@ -19,6 +19,7 @@ from scsi.errors import (
     InvalidFieldInInformationUnit,
     LbaOutOfRange,
     MiscompareDuringVerify,
+    ReservationConflict,
     ScsiError,
     StatusError,
     WriteProtected,
@@ -275,8 +276,12 @@ def handle_start_stop_unit(unit: LogicalUnit, task: Task, fields: tuple[int, int
 
     A unit that one host could stop would be gone for every other host too. Power conditions, and to eject a medium that
     can not be removed, are refused as reserved bits.
+
+    Spec: SBC-4 "Reservations": to start is allowed under any persistent reservation, to stop is not.
     """
     no_flush, start = fields
+    if not start and unit.persistent_reservations.conflicts(task.session.nexus, Allow.NOWHERE):
+        raise ReservationConflict
     if start or no_flush:
         refuse_unready(unit)
         unit.finish(task)
@@ -378,7 +383,7 @@ ROWS: tuple[Command, ...] = (
         "1b 01 00 00 05 04",
         _decode_start_stop_unit,
         handle_start_stop_unit,
-        Allow.NOWHERE,
+        Allow.PERSISTENT,
         Medium.FLUSH,
         "SBC-4 START STOP UNIT command",
     ),

@@ -66,7 +66,7 @@ ROWS: tuple[Command, ...] = (
         decode=_decode,
         run=handle_read_buffer,
         direction=Direction.TO_INITIATOR,
-        allow=Allow.NOWHERE,
+        allow=Allow.WRITE_EXCLUSIVE,
         spec="SPC-6 READ BUFFER (10) command",
         ignored="00 00 ff ffffff",
     ),

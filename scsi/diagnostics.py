@@ -128,7 +128,7 @@ ROWS: tuple[Command, ...] = (
         decode=struct.Struct(">xBBH").unpack_from,
         run=handle_receive_diagnostic_results,
         direction=Direction.TO_INITIATOR,
-        allow=Allow.NOWHERE,
+        allow=Allow.WRITE_EXCLUSIVE,
         spec="SPC-6 RECEIVE DIAGNOSTIC RESULTS command",
     ),
     Command(

@@ -96,7 +96,11 @@ class Nexus:
     @property
     def target_port(self) -> str:
         """Name of the target port, written likewise."""
-        return f"{self.target_name},t,0x{self.target_portal_group_tag:04x}"
+        return self.target_port_of(self.target_portal_group_tag)
+
+    def target_port_of(self, tag: int) -> str:
+        """Name the target port that another portal group of the same target is."""
+        return f"{self.target_name},t,0x{tag:04x}"
 
     def __repr__(self) -> str:
         return f"<Nexus {self.initiator_port!r} to {self.target_name!r},t,0x{self.target_portal_group_tag:04x}>"

@@ -215,19 +215,20 @@ def _move_request(unit: LogicalUnit, task: Task, fields: tuple[int, int]) -> Req
     if flags & _APTPL and not unit.persistent_reservations.can_be_kept:
         raise InvalidFieldInParameterList(17, 0, "APTPL")
     nexus: Nexus = task.session.nexus
-    if port_number != relative_target_port(nexus):
+    tag = nexus.port_group.groups.tag_of(port_number)
+    if tag is None:
         raise InvalidFieldInParameterList(18, None, f"no target port {port_number}")
     ports = list(TransportIds(data[_MOVE_LIST.size :], _MOVE_LIST.size).initiator_ports(unit.nexuses))
     if len(ports) != 1:
         raise InvalidFieldInParameterList(_MOVE_LIST.size, None, f"{len(ports)} initiator ports")
     return Request(
         pair_of(nexus),
-        port_number,
+        relative_target_port(nexus),
         scope_and_type,
         key,
         action_key,
         kept=bool(flags & _APTPL),
-        moved_to=(PortPair(ports[0], nexus.target_port), port_number),
+        moved_to=(PortPair(ports[0], nexus.target_port_of(tag)), port_number),
         leaves=bool(flags & _UNREG),
     )
 

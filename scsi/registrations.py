@@ -209,15 +209,31 @@ def register_and_ignore(table: Table, request: Request) -> Outcome:
     """REGISTER AND IGNORE EXISTING KEY."""
     if request.others is not None:
         raise InvalidFieldInParameterList(20, 3, "SPEC_I_PT")
+    if request.all_ports and request.action_key:
+        table = _widen(table, request.nexus)
     return _register(table, request, table.find(request.nexus))
+
+
+def _widen(table: Table, nexus: PortPair) -> Table:
+    """Let one registration for all target ports stand for those that an initiator port has, if it has any."""
+    own = _by_any_port(table, nexus)
+    if not own:
+        return table
+    every = nexus._replace(target_port=ALL_PORTS)
+    registrations = _without(table, own) | {every: table.registrations[own[0]]}
+    return table._replace(registrations=registrations, holder=every if table.holder in own else table.holder)
+
+
+def _by_any_port(table: Table, nexus: PortPair) -> list[PortPair]:
+    return [pair for pair in table.registrations if pair.initiator_port == nexus.initiator_port]
 
 
 def _register(table: Table, request: Request, registered: PortPair | None) -> Outcome:
     if registered is not None and request.others is not None:
         raise InvalidFieldInParameterList(20, 3, "SPEC_I_PT of one that is registered")
     if not request.action_key:
-        kept = table._replace(kept=request.kept)
-        return Outcome(kept) if registered is None else _unregister(kept, registered)
+        # Of one that is not registered it does nothing: what is kept of the others is not its business.
+        return Outcome(table) if registered is None else _unregister(table._replace(kept=request.kept), registered)
     registrations = dict(table.registrations)
     if registered is not None:
         old = registrations[registered]
@@ -225,7 +241,8 @@ def _register(table: Table, request: Request, registered: PortPair | None) -> Ou
     else:
         for nexus in (request.nexus, *(request.others or ())):
             pair = nexus._replace(target_port=ALL_PORTS) if request.all_ports else nexus
-            if nexus is not request.nexus and table.find(nexus) is not None:
+            there = _by_any_port(table, nexus) if request.all_ports else table.find(nexus)
+            if there:
                 raise ReservationConflict
             registrations[pair] = Registration(request.action_key, request.relative_target_port)
     if len(registrations) > MOST_REGISTRATIONS:

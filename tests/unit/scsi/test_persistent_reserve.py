@@ -180,6 +180,25 @@ def test_reads_and_writes_under_each_type(world: World, kind: Type) -> None:
     assert world.three.send(write, bytes(512)).outcome == GOOD
 
 
+@pytest.mark.parametrize("kind", [WE, EA])
+def test_a_unit_may_be_started_under_a_reservation_of_another_and_not_stopped(world: World, kind: Type) -> None:
+    world.registered(world.one)
+    world.out(world.one, RESERVE, ONE, kind=kind)
+    assert world.two.send(bytes.fromhex("1b0000000100")).outcome == GOOD
+    assert world.two.send(bytes.fromhex("1b0000000000")).outcome == CONFLICT
+    assert world.one.send(bytes.fromhex("1b0000000000")).outcome == GOOD
+
+
+@pytest.mark.parametrize("cdb", ["1c000000ff00", "3c0a0000000000000400", "3c0b0000000000000400"])
+def test_what_only_reads_is_let_through_while_writers_are_kept_out(world: World, cdb: str) -> None:
+    world.registered(world.one)
+    world.out(world.one, RESERVE, ONE, kind=EA)
+    assert world.two.send(bytes.fromhex(cdb)).outcome == CONFLICT
+    world.out(world.one, RELEASE, ONE, kind=EA)
+    world.out(world.one, RESERVE, ONE, kind=WE)
+    assert world.two.send(bytes.fromhex(cdb)).outcome != CONFLICT
+
+
 def test_reserving_again_and_by_another(world: World) -> None:
     world.registered(world.one, world.two)
     assert world.out(world.one, RESERVE, ONE, kind=WE).outcome == GOOD
@@ -353,6 +372,20 @@ def test_a_registration_may_be_for_all_target_ports(world: World) -> None:
     assert world.ask(READ_FULL_STATUS)[8 + 12] == 0x03, "ALL_TG_PT and R_HOLDER"
 
 
+def test_a_registration_for_all_target_ports_stands_for_those_of_each(world: World) -> None:
+    elsewhere = c.Host(TargetPort(), world.unit, "iqn.2026-11.org.example:one")
+    elsewhere.nexus.target_portal_group_tag = 2
+    world.registered(world.one)
+    world.out(world.one, RESERVE, ONE, kind=EA)
+    assert world.out(elsewhere, REGISTER, 0, TWO, flags=0x04).outcome == CONFLICT, "it is registered by the other port"
+    assert world.keys() == [ONE]
+    assert world.out(elsewhere, IGNORE, 0, TWO, flags=0x04).outcome == GOOD
+    assert (world.keys(), world.reservation()) == ([TWO], (TWO, EA))
+    assert world.one.send(c.write_10(0, 1), bytes(512)).outcome == GOOD
+    assert world.out(world.one, REGISTER, TWO, 0).outcome == GOOD
+    assert world.reservation() is None
+
+
 def test_full_status_names_who_is_registered(world: World) -> None:
     world.registered(world.one, world.two)
     world.out(world.two, RESERVE, TWO, kind=EA_RO)
@@ -383,6 +416,20 @@ def test_a_reservation_is_moved_to_another_host(world: World) -> None:
     assert (world.keys(), world.reservation()) == ([THREE], (THREE, EA))
     assert world.three.send(c.write_10(0, 1), bytes(512)).outcome == GOOD
     assert world.one.send(c.read_10(0, 1)).outcome == CONFLICT
+
+
+def test_a_reservation_is_moved_to_another_target_port(world: World) -> None:
+    elsewhere = c.Host(world.port, world.unit, "iqn.2026-11.org.example:two")
+    elsewhere.nexus.target_portal_group_tag = 2
+    elsewhere.nexus.port_group = world.port.groups.of(2)
+    world.registered(world.one)
+    world.out(world.one, RESERVE, ONE, kind=EA)
+    there = encode_transport_id(elsewhere.nexus.initiator_port)
+    assert world.move(world.one, ONE, TWO, there, port=3).outcome == "05/26/00"
+    assert world.move(world.one, ONE, TWO, there, port=2).outcome == GOOD
+    assert elsewhere.send(c.read_10(0, 1)).outcome == GOOD
+    assert world.two.send(c.read_10(0, 1)).outcome == CONFLICT, "the same host by the other port"
+    assert world.reservation() == (TWO, EA)
 
 
 def test_nothing_is_ever_lost_that_could_be_replaced(world: World) -> None:
@@ -429,6 +476,13 @@ def test_with_aptpl_everything_is_there_after_a_restart(world: World) -> None:
     assert again.one.send(c.read_10(0, 1)).outcome == GOOD
     assert again.out(again.one, REGISTER, ONE, ONE, flags=0x00).outcome == GOOD, "and from now on nothing is kept"
     assert again.restarted().keys() == []
+
+
+@pytest.mark.parametrize("action", [REGISTER, IGNORE])
+def test_who_has_nothing_to_take_back_does_not_end_what_is_kept(world: World, action: int) -> None:
+    world.out(world.one, REGISTER, 0, ONE, flags=0x01)
+    assert world.out(world.two, action, 0, 0).outcome == GOOD
+    assert world.restarted().keys() == [ONE]
 
 
 def test_without_aptpl_nothing_is(world: World) -> None:
