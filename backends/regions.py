@@ -3,7 +3,8 @@
 How this works: a region can serve once its device is ready and is what it was before. What it was is in the mapping
 table; at first contact the region measures its device and has that recorded, and serves only when the record is
 stable. Later, a device that is smaller than recorded, has other block lengths or (an external LU) another id blocks
-the region rather than serve other data; one that grew changes nothing.
+the region rather than serve other data; one that grew changes nothing until an admin asks for it
+(`daemon/growth.py`).
 """
 
 from __future__ import annotations

@@ -112,6 +112,23 @@ class BlockDevice:
 
         self.close(closed)
 
+    def measure(self, done: Done) -> None:
+        """Have its new length in `blocks` if it has grown. `done` gets the reason when it can not be measured."""
+        device = self._device
+        if device is None or self._unready is not None:
+            done(self._unready or VolumeError(Fault.BECOMING_READY, f"{self.path}: not opened yet"))
+            return
+
+        def measured(found: int | Exception) -> None:
+            failed = None if isinstance(found, int) else self._failure(found, "measure", None)
+            if isinstance(found, int):
+                self.blocks = max(self.blocks, found)
+            self._job_ended()
+            done(failed)
+
+        self._jobs += 1
+        self._workers.submit(device.measure, measured)
+
     def close(self, done: Callable[[], None]) -> None:
         """Take no more operations, end those under way, give the device back."""
         self._block(DeviceState.PENDING, VolumeError(Fault.BECOMING_READY, f"{self.path}: closed"))

@@ -97,6 +97,12 @@ class OpenDevice:
         if descriptor >= 0:
             os.close(descriptor)
 
+    def measure(self) -> int:
+        """Give how many blocks it has now; it may have grown since it was opened."""
+        if stat.S_ISBLK(os.fstat(self.descriptor).st_mode):
+            return int(self._ask(_BLKGETSIZE64, "Q")) // self.block_bytes
+        return os.fstat(self.descriptor).st_size // self.block_bytes
+
     def _open(self) -> None:
         found = os.stat(self.path)  # noqa: PTH116 - one way for all of this module: os
         # Opening anything else may block for ever (a fifo) or do something (a tape).

@@ -50,7 +50,13 @@ ENTRIES = {
         {
             "set": CommandText(
                 "[auth] KEY=VALUE…", "Change how annexd logs in.", _ARRAY | CHAP, ("set command_timeout_s=8",)
-            )
+            ),
+            "accept_size": CommandText(
+                "LUN",
+                "Take the size that a LU of it has now; what reaches to its end grows, and hosts are told.",
+                {"lun": "of the LU at the array"},
+                ("accept_size 3",),
+            ),
         },
     ),
     "/vdevs": NodeText(
@@ -81,7 +87,21 @@ ENTRIES = {
             ),
         },
     ),
-    "/vdevs/NAME": NodeText("A virtual device."),
+    "/vdevs/NAME": NodeText(
+        "A virtual device.",
+        {
+            "reservations": CommandText("", "Show which hosts have registered keys, and who has it reserved."),
+            "clear_reservations": CommandText(
+                "[yes=true]",
+                "Take all keys and the persistent reservation from hosts that are gone; others are told.",
+                YES,
+            ),
+            "grow": CommandText(
+                "",
+                "Let it have all that the local device at its end has now. Hosts find the new size with a rescan.",
+            ),
+        },
+    ),
     "/pairs": NodeText(
         "Pairs of virtual devices: what is written to the primary is on the secondary as well.",
         {

@@ -21,6 +21,35 @@ class VirtualDeviceNode(Entry):
         regions = " + ".join(_region_words(region) for region in self.row.get("regions") or [])
         return summary(self.row, (regions, size_words(size) if size else ""))
 
+    def ui_command_grow(self) -> None:
+        answer = self.shell.api.post(f"{self.url}/grow", {})
+        before, now = size_words(answer["before_bytes"]), size_words(answer["size_bytes"])
+        self.say_done(answer, f"{self.path}: {now}" if before == now else f"{self.path}: {before} → {now}")
+
+    def ui_command_reservations(self) -> None:
+        found = self.fetch(f"{self.url}/reservations")
+        terminal = self.shell.terminal
+        if terminal.as_json:
+            terminal.document(found)
+            return
+        kept = ", kept across restarts" if found["kept"] else ""
+        if found["registrations"]:
+            terminal.say(f"{found['type'] or 'no reservation'}{kept}")
+            rows = [
+                (row["host"], row["target_port"] or "all target ports", row["key"], "holder" if row["holder"] else "-")
+                for row in found["registrations"]
+            ]
+            terminal.table(("host", "target port", "key", ""), rows)
+        elif found["reserved_by"]:
+            terminal.say(f"reserved by {found['reserved_by']}, for as long as its session lasts")
+        else:
+            terminal.say("none")
+
+    def ui_command_clear_reservations(self, yes: str = "false") -> None:
+        if self.agreed(f"Take the reservation and all keys of {self.name} away from hosts?", yes):
+            answer = self.shell.api.delete(f"{self.url}/reservations")
+            self.say_done(answer, f"cleared the persistent reservations of {self.path}")
+
 
 class VirtualDevicesNode(Collection):
     """The virtual devices."""

@@ -8,13 +8,14 @@ from typing import Any
 import msgspec
 
 from config import store
-from daemon import orphans, statistics
+from daemon import growth, orphans, statistics
 from daemon.control import edits, views
 from daemon.control.authorization import Right
 from daemon.control.entries import ENTRIES
 from daemon.control.errors import ForbiddenError, RefusedError, UnknownError
 from daemon.control.jobs import JobRow
 from daemon.control.pair_orders import ORDERS, PairAnswer, PairForm
+from daemon.control.reservations import RESERVATIONS
 from daemon.control.route import IN_CHANGE, Asked, ChangeAnswer, Control, Nothing, Raw, Route
 from daemon.control.session_rows import SessionRow, session_by_tsih, session_rows
 
@@ -77,10 +78,20 @@ async def _forget_orphan(control: Control, asked: Asked) -> Nothing:
     return Nothing()
 
 
-_ORPHANS = [
+async def _grow(control: Control, asked: Asked) -> growth.Growth:
+    name = asked.names["name"]
+    grown = await growth.grow(control.daemon, name)
+    if grown is None:
+        raise UnknownError(f"/vdevs/{name}", "there is no such virtual device")
+    return grown
+
+
+_VIRTUAL_DEVICES = [
     Route("GET", "/v1/orphans", Right.READ, "List the virtual devices that the configuration has lost",
           list[orphans.Orphan], _orphans),
     Route("DELETE", "/v1/orphans/{name}", Right.CHANGE, "Forget the ids of one of them", Nothing, _forget_orphan),
+    Route("POST", "/v1/vdevs/{name}/grow", Right.CHANGE, "Let it have all that the device at its end has now",
+          growth.Growth, _grow),
 ]  # fmt: skip
 
 
@@ -186,6 +197,7 @@ _HOSTS = [
     Route("DELETE", "/v1/sessions/{tsih}", Right.CHANGE, "End a session", Nothing, _end_session),
     Route("GET", "/v1/acquisitions", Right.READ, "List the acquisitions", list[views.AcquisitionRow], _acquisitions),
     Route("DELETE", "/v1/acquisitions/{identifier}", Right.CHANGE, "End an acquisition", Nothing, _end_acquisition),
+    *RESERVATIONS,
 ]
 
-ROUTES = (*_DAEMON, *ENTRIES, *_ORPHANS, *_PAIRS, *_HOSTS)
+ROUTES = (*_DAEMON, *ENTRIES, *_VIRTUAL_DEVICES, *_PAIRS, *_HOSTS)
