@@ -57,7 +57,7 @@ def truncate(folder: Path, name: str, size_mib: int) -> None:
 
 
 def grow(annexd: Served, name: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, ROOT / "bin" / "annexcli", "--socket", annexd.folder / "control.sock"]
+    command = [sys.executable, str(ROOT / "bin" / "annexcli"), "--socket", str(annexd.folder / "control.sock")]
     return subprocess.run([*command, f"/vdevs/{name}", "grow"], capture_output=True, text=True, timeout=20, check=False)
 
 
