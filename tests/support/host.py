@@ -8,6 +8,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Self
 
 from scsi.iscsi.initiator import InitiatorConnection
@@ -35,8 +36,12 @@ class Host:
         target: str = TARGET_NAME,
         name: str = "iqn.2026-11.org.example:test-host",
         isid: bytes = b"\x80\x00\x00\x00\x00\x01",
+        asks_for_data: bool = False,
     ) -> None:
+        """Log in; with `asks_for_data` the target has to ask for all data of writes, 8 KiB at a time."""
         options = InitiatorOptions(initiator_name=name, target_name=target, isid=isid)
+        if asks_for_data:
+            options = replace(options, initial_r2t=True, immediate_data=False, max_burst_length=8192)
         self._over = False
         self._ready = False
         self._connection = InitiatorConnection(options, time.monotonic, os.urandom)
