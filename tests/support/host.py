@@ -116,6 +116,13 @@ class Host:
                 return answers[0]
         raise HostLost("unit attentions without end")
 
+    def reset_unit(self, lun: int) -> bool:
+        """Reset a logical unit; tell whether the target has done it."""
+        answers: list[bool] = []
+        self._connection.reset_unit(bytes((0, lun)) + bytes(6), answers.append)
+        self.wait(lambda: bool(answers))
+        return answers[0]
+
     def close(self) -> None:
         """Close the socket, without a word."""
         self._socket.close()

@@ -1,0 +1,56 @@
+"""A running annexd with a pair: a local file (LUN 0), a file under tgt (LUN 1), and a file of no pair (LUN 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from scsi.array_commands import FenceLevel, PairState
+from tests.support.annexd import Annexd
+from tests.support.host import GOOD, Host
+from tests.support.link_proxy import LinkProxy
+from tests.support.load import Load
+from tests.support.pair_commands import create_pair, wait_for_pair
+from tests.support.tgt import Tgt
+
+ARRAY_TARGET = "iqn.2026-11.org.example:array"
+LEG_BYTES = 16 << 20
+SLOTS = 64  # of the load: 2 MiB
+
+
+class Paired(NamedTuple):
+    """annexd, its array with the link to it, and the files under both legs."""
+
+    annexd: Annexd
+    array: Tgt
+    link: LinkProxy
+    local: Path
+    remote: Path
+
+    def compare(self, load: Load) -> None:
+        """Check that the pair is in PAIR, has what was acknowledged, and the same on both legs."""
+        with Host(self.annexd.port) as host:
+            wait_for_pair(host, PairState.PAIR)
+            assert load.check(host) == []
+        assert self.local.read_bytes() == self.remote.read_bytes()
+        assert "Traceback" not in self.annexd.log()
+
+
+@contextmanager
+def paired(folder: Path, level: FenceLevel = FenceLevel.STATUS, state: Path | None = None) -> Iterator[Paired]:
+    """Start all of it, and form the pair."""
+    local, remote, other = (folder / f"{name}.img" for name in ("local", "remote", "other"))
+    for path in (local, remote, other):
+        path.write_bytes(bytes(LEG_BYTES))
+    if state is not None:
+        (folder / "state").symlink_to(state)
+    with Tgt(folder) as array, LinkProxy(array.port) as link:
+        array.add_lun(array.add_target(ARRAY_TARGET), remote)
+        url = f"iscsi://127.0.0.1:{link.port}/{ARRAY_TARGET}/1"
+        with Annexd(folder, ("--local", local), ("--array", url), ("--local", other)) as annexd:
+            with Host(annexd.port) as host:
+                assert create_pair(host, 1, level).status == GOOD
+                wait_for_pair(host, PairState.PAIR)
+            yield Paired(annexd, array, link, local, remote)
