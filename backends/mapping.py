@@ -209,6 +209,13 @@ class MappingTable:
         region.id = identifier.hex()
         self._save_soon(done)
 
+    def resize(self, number: int, blocks: int, done: Done) -> None:
+        """Record another capacity of the region `number`; `done` once it is stable."""
+        region = self.region(number)
+        assert region is not None
+        region.blocks = blocks
+        self._save_soon(done)
+
     def rows(self) -> list[VirtualDeviceRow]:
         """List all, also those that the configuration does not have any more."""
         return list(self._table.virtual_devices)

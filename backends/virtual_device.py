@@ -87,13 +87,11 @@ class VirtualDevice:
 
     def fault(self) -> VolumeError | None:
         """Say why it can not serve as a whole, None when it can."""
-        if self._refusal is not None:
-            return self._refusal
         for region in self.regions:
             fault = region.fault()
             if fault is not None:
                 return fault
-        return None
+        return self._refusal
 
     def listen(self, callback: Callable[[VirtualDevice], None]) -> None:
         """Call back after each change of `state`, and when the capacity becomes known."""

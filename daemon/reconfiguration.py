@@ -31,6 +31,7 @@ from daemon import credentials, refusals
 from daemon.assembly import REMOVAL_LIMIT_S
 from daemon.callbacks import in_time
 from daemon.daemon import Daemon, Endpoint, Phase
+from daemon.external_units import give_ids
 from daemon.portals import Address, addresses
 
 MOST_LOGGED_CHANGES = 100
@@ -187,6 +188,9 @@ class Reconfiguration:
             ConfigError: one of it can not be had; what was made is in `undo`.
         """
         assembly, units = self._daemon.assembly, self._daemon.assembly.units
+        # At once: by the next event a LU may have been seen.
+        for virtual_device in _moved(new.virtual_devices, old.virtual_devices):
+            undo.callback(give_ids(assembly, virtual_device, new))
         for name in _removed(old.virtual_devices, new.virtual_devices):
             naa = assembly.virtual_devices[name].naa
             units.leave(naa)

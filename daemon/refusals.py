@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from backends.mapping import RegionRow
 from backends.state_directory import StateError
 from config import model, references
 from config.errors import ConfigError, InUseError
 from daemon.assembly import Assembly
+from daemon.external_units import check_ids
 from daemon.region_rows import region_rows
 
 
@@ -50,14 +50,14 @@ def check_alive(old: model.Config, new: model.Config, assembly: Assembly) -> Non
     served = {virtual_device.name: virtual_device for virtual_device in old.virtual_devices}
     for virtual_device in new.virtual_devices:
         if virtual_device != served.get(virtual_device.name):
-            _check_identity(assembly, virtual_device, region_rows(new, virtual_device))
+            _check_identity(assembly, virtual_device, new)
 
 
-def _check_identity(assembly: Assembly, virtual_device: model.VirtualDevice, wanted: list[RegionRow]) -> None:
+def _check_identity(assembly: Assembly, virtual_device: model.VirtualDevice, config: model.Config) -> None:
     name, naa = virtual_device.name, virtual_device.naa or ""
     place = f"virtual device {name!r}"
     try:
-        assembly.table.check(name, wanted, naa)
+        assembly.table.check(name, region_rows(config, virtual_device), naa)
     except StateError as error:
         remedy = error.remedy if name in assembly.virtual_devices else f"{error.remedy}; see annexcli /vdevs orphans"
         raise ConfigError(place, error.problem, remedy) from None
@@ -66,8 +66,8 @@ def _check_identity(assembly: Assembly, virtual_device: model.VirtualDevice, wan
         pair = assembly.pairs.pair_of(row.naa_bytes if row is not None else bytes.fromhex(naa))
         if pair is not None:
             raise InUseError(place, f"belongs to pair {pair.number}, which was started without it", "restart annexd")
-    elif row is not None and any(want.id and not region.id for region, want in zip(row.regions, wanted, strict=True)):
-        raise ConfigError(place, "an external LU that was not there yet can not be given an id", "restart annexd")
+    else:
+        check_ids(assembly, virtual_device, config)
 
 
 def _check_idle(assembly: Assembly, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from backends.devices.state import DeviceState
 from backends.virtual_device import VirtualDevice
 from config import model
 from daemon import hosts
@@ -19,6 +20,21 @@ class Unit(NamedTuple):
     virtual_device: VirtualDevice
 
 
+class _Sizes:
+    """Tells the hosts of a unit when it serves with another size than before."""
+
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+        self._blocks = unit.virtual_device.blocks
+
+    def changed(self, device: VirtualDevice) -> None:
+        if device.state is not DeviceState.READY or device.blocks == self._blocks:
+            return
+        known, self._blocks = self._blocks, device.blocks
+        if known:
+            self._unit.logical_unit.capacity_changed()
+
+
 class Units:
     """One logical unit per virtual device, found by the NAA id that both have."""
 
@@ -30,6 +46,7 @@ class Units:
     def add(self, virtual_device: VirtualDevice, saved: SavedParameters) -> Unit:
         """Put a logical unit on a virtual device; `saved` is what it keeps across restarts."""
         unit = Unit(LogicalUnit(virtual_device, virtual_device.naa, saved=saved), virtual_device)
+        virtual_device.listen(_Sizes(unit).changed)
         self._by_naa[virtual_device.naa] = unit
         return unit
 

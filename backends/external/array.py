@@ -110,6 +110,7 @@ class ExternalArray:
         self._settled = False
         self._up = False
         self._again: Timer | None = None
+        self._again_due = 0.0
 
     # --- For the daemon and the mapping table ---
 
@@ -142,6 +143,25 @@ class ExternalArray:
         """Learn that the mapping table has a unit no more: when the array does not have it either, it is forgotten."""
         if unit in self._units and not unit.reachable:
             self._units.remove(unit)
+
+    def accept_size(self, unit: ExternalLogicalUnit, blocks: int, block_bytes: int) -> None:
+        """Take a size for that of a unit; what lies on it is for the caller to have checked and recorded."""
+        unit.blocks, unit.block_bytes = blocks, block_bytes
+        unit.other_size = None
+        self._look_again(0.0)
+
+    def identify(self, unit: ExternalLogicalUnit, identifier: bytes) -> None:
+        """Give a unit that was never found the id of the LU that it is to be; b"" for any at its LUN."""
+        other = self.find(identifier) if identifier else None
+        if other is not None:  # found by itself, and nothing lies on it
+            self._units.remove(other)
+            self._unsettled.discard(other)
+            if other in self._setups:
+                self._setups.pop(other).cancel()
+            other.set_blocked("it has another place in the configuration")
+        unit.id = identifier
+        if self._up:
+            self._look_again(0.0)
 
     def set_command_timeout(self, seconds: float) -> None:
         """Abort commands after another time than before."""
@@ -229,8 +249,13 @@ class ExternalArray:
         return ExternalLogicalUnit(self.name, lun, identifier, self._path, self._scheduler, self._command_timeout_s)
 
     def _look_again(self, delay_s: float) -> None:
-        if self._again is None and self.state is not ArrayState.REMOVED:
-            self._again = self._scheduler.call_later(delay_s, self._look_now)
+        due = self._scheduler.now() + delay_s
+        if self.state is ArrayState.REMOVED or (self._again is not None and self._again_due <= due):
+            return
+        if self._again is not None:
+            self._again.cancel()
+        self._again_due = due
+        self._again = self._scheduler.call_later(delay_s, self._look_now)
 
     def _look_now(self) -> None:
         self._again = None

@@ -119,11 +119,14 @@ def take_capacity(unit: ExternalLogicalUnit, capacity: Capacity | None) -> bool:
     if not unit.blocks:
         unit.blocks, unit.block_bytes = capacity.blocks, capacity.block_bytes
     elif (unit.blocks, unit.block_bytes) != capacity[:2]:
+        unit.other_size = capacity[:2]
         unit.set_blocked(
             f"its size changed: {unit.blocks} blocks of {unit.block_bytes} bytes are recorded, "
-            f"{capacity.blocks} of {capacity.block_bytes} are there"
+            f"{capacity.blocks} of {capacity.block_bytes} are there; if that is meant: "
+            f"annexcli /arrays/{unit.array_name} accept_size {unit.lun_number}"
         )
         return False
+    unit.other_size = None
     unit.physical_block_exponent = capacity.physical_block_exponent
     return True
 

@@ -95,6 +95,8 @@ class ExternalLogicalUnit:
         vendor, product, revision: of its standard INQUIRY data, for the admin; "" before first contact.
         block_bytes, blocks, physical_block_exponent, write_cache, read_only, max_transfer_blocks, deallocation: see
             `Volume`.
+        other_size: the number of blocks and the block length that it was found to have and that are not the recorded
+            ones; None when it has not changed.
         split_blocks: the most blocks of one command that brings its data with it.
         provisioning: what it can do for `write_same`, `unmap` and `allocation`.
         force_unit_access: the LU knows the FUA bit; without it a FUA write is a write and a flush.
@@ -144,6 +146,7 @@ class ExternalLogicalUnit:
         self._fault: VolumeError | None = VolumeError(Fault.BECOMING_READY, f"{self.name}: not connected yet")
         self.split_blocks = 1
         self.provisioning = Provisioning()
+        self.other_size: tuple[int, int] | None = None
         self._fencing = False  # a RESERVE was sent, and neither refused nor released
         self._listeners: list[ExternalListener] = []
         self._parked: list[tuple[DataOperation, Fault]] = []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from config.shell import chap
 from config.shell.errors import Usage
 from config.shell.node import Collection, Entry, Summary, plural, summary
-from config.shell.words import check_iscsi_name, check_name, truth
+from config.shell.words import check_iscsi_name, check_name, number, truth
 
 
 class ArrayNode(Entry):
@@ -22,6 +23,15 @@ class ArrayNode(Entry):
     def ui_command_set(self, *group: str, **keys: str) -> None:
         chap.without_group(group)
         self.change(_fields(self.keys_of_set(keys)))
+
+    def values(self, command: str, parameter: str, given: dict[str, str]) -> Sequence[str]:
+        if (command, parameter) == ("accept_size", "lun"):
+            return [str(unit["lun"]) for unit in self.row.get("luns") or []]
+        return super().values(command, parameter, given)
+
+    def ui_command_accept_size(self, lun: str) -> None:
+        row = self.shell.api.post(f"{self.url}/luns/{number('LUN', lun)}/accept_size", {})
+        self.say_done(row, f"accepted the size of {self.name}/{lun}")
 
 
 class ArraysNode(Collection):

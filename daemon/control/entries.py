@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from config import model
+from daemon import external_units
 from daemon.control import edits, views
 from daemon.control.authorization import Right
 from daemon.control.errors import RefusedError, UnknownError
-from daemon.control.route import IN_CHANGE, Asked, ChangeAnswer, Control, Fields, Route
+from daemon.control.route import IN_CHANGE, Asked, ChangeAnswer, Control, Fields, Nothing, Route
 from daemon.daemon import Daemon
 from daemon.portals import LOGOUT_WITHIN_S
 from scsi.access_states import AccessState
@@ -173,6 +174,26 @@ async def _put_group(control: Control, asked: Asked) -> ChangeAnswer:
     return await control.change(lambda config: edits.put_portal_group(config, place, asked.body.group), asked.query)
 
 
+async def _accept_size(control: Control, asked: Asked) -> dict[str, Any]:
+    name, lun = asked.names["name"], asked.names["lun"]
+    array = control.daemon.assembly.arrays.get(name)
+    units = array.units() if array is not None else []
+    unit = next((unit for unit in units if str(unit.lun_number) == lun), None)
+    if array is None or unit is None:
+        raise UnknownError(f"/arrays/{name}/{lun}", "there is no such LU")
+    if not await external_units.accept_size(control.daemon, array, unit):
+        raise RefusedError(f"/arrays/{name}/{lun}", "has the size that is recorded: there is nothing to accept")
+    return views.array_row(control.daemon, array)
+
+
+_EXTERNAL_UNITS = [
+    Route(
+        "POST", "/v1/arrays/{name}/luns/{lun}/accept_size", Right.CHANGE,
+        "Take the size that a LU of an array has now; what reaches to its end grows", _Row, _accept_size, body=Nothing,
+    )
+]  # fmt: skip
+
+
 # --- Sections ---------------------------------------------------------------------------------------------------------
 
 
@@ -227,4 +248,4 @@ _SECTIONS = [
     ),
 ]  # fmt: skip
 
-ENTRIES = (*_LISTS, *_SECTIONS)
+ENTRIES = (*_LISTS, *_EXTERNAL_UNITS, *_SECTIONS)

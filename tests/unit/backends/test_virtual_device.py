@@ -207,6 +207,13 @@ def test_region_of_unknown_capacity_leaves_the_device_pending_until_it_is_known(
     assert device.fault() is None
 
 
+def test_why_it_can_not_serve_is_what_its_device_says_now(left: MemoryVolume) -> None:
+    left.unready = VolumeError(Fault.BECOMING_READY, "connecting")
+    device = virtual_device((left, 0, 0))
+    left.unready = VolumeError(Fault.BLOCKED, "another LU is there")
+    assert device.fault() == left.unready  # a device that was never ready tells nobody that it is worse now
+
+
 def test_known_device_that_is_away_fails_only_what_reaches_it(
     device: VirtualDevice, left: MemoryVolume, right: MemoryVolume
 ) -> None:

@@ -483,6 +483,25 @@ def put(path: str, value: object) -> Edit:
     return edit
 
 
+def test_an_external_lu_that_was_never_seen_is_given_an_id_or_keeps_none_when_that_fails(
+    test: Test, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit = put("virtual_devices.2.regions.0.id", "aa")
+
+    async def body(running: Running) -> None:
+        await running.change(grown)
+        (unit,) = running.assembly.virtual_devices["far"].external_units()
+        with monkeypatch.context() as patched:
+            _file_full(running, patched)
+            with pytest.raises(NotSavedError):
+                await running.change(edit)
+        assert unit.id == b""
+        await running.change(edit)
+        assert unit.id == b"\xaa"
+
+    test(body)
+
+
 @pytest.mark.parametrize(
     ("edit", "kind", "words"),
     [
@@ -491,7 +510,6 @@ def put(path: str, value: object) -> Edit:
         (put("arrays", []), InUseError, "array 'old': is part of virtual device far"),
         (put("virtual_devices", []), InUseError, f"virtual device 'va': is shown as /iscsi/{TARGET}/tpg1/luns/0"),
         (put("virtual_devices.0.regions.0.first_lba", 8), ConfigError, "give what is made otherwise another name"),
-        (put("virtual_devices.2.regions.0.id", "aa"), ConfigError, "an external LU that was not there yet"),
         (put("state_directory", "/elsewhere"), ConfigError, "state_directory: can not be changed"),
         (put("targets.0.luns.0.lun", 256), ConfigError, "targets[0].luns[0].lun: 256 is not within"),
         (put("targets.0.luns.0.lun", "zero"), ConfigError, "targets[0].luns[0].lun: Expected `int`"),

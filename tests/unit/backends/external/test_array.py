@@ -356,3 +356,58 @@ def test_nonsense_for_an_answer_is_survived(code: int, reply: bytes) -> None:
     rig.path.up()
     rig.clock.advance(5)
     assert rig.external.state is ArrayState.READY
+
+
+def test_a_changed_size_is_served_once_it_is_accepted() -> None:
+    rig = Rig()
+    rig.path.cut()
+    rig.lu.blocks = 4096
+    rig.reconnect()
+    unit = rig.unit
+    assert unit.other_size == (4096, 512)
+    assert "annexcli /arrays/old accept_size 1" in str(unit.fault())
+    rig.external.accept_size(unit, 4096, 512)
+    rig.clock.advance(1)
+    assert (state_of(unit), unit.blocks) == (DeviceState.READY, 4096)
+
+
+def test_a_size_that_changed_again_blocks_again() -> None:
+    rig = Rig()
+    rig.path.cut()
+    rig.lu.blocks = 4096
+    rig.reconnect()
+    rig.lu.blocks = 8192
+    rig.external.accept_size(rig.unit, 4096, 512)
+    rig.clock.advance(1)
+    assert (state_of(rig.unit), rig.unit.other_size) == (DeviceState.BLOCKED, (8192, 512))
+
+
+def test_a_size_that_comes_back_needs_no_acceptance() -> None:
+    rig = Rig()
+    rig.path.cut()
+    rig.lu.blocks = 4096
+    rig.reconnect()
+    rig.lu.blocks = 2048
+    rig.clock.advance(31)  # it is looked at again by itself
+    assert (state_of(rig.unit), rig.unit.other_size) == (DeviceState.READY, None)
+
+
+def test_a_unit_that_was_never_seen_is_given_an_id_and_found_by_it_wherever_it_is() -> None:
+    rig = Rig(FakeUnit(3, naa=OTHER))
+    unit = rig.external.expect(lun_bytes(5))
+    rig.clock.advance(1)
+    assert (state_of(unit), unit.id) == (DeviceState.BLOCKED, b"")
+    rig.external.identify(unit, OTHER)
+    rig.clock.advance(1)
+    assert (state_of(unit), unit.lun) == (DeviceState.READY, lun_bytes(3))
+    assert rig.external.units() == [unit]
+
+
+def test_an_id_is_taken_back_from_a_unit_that_was_not_found() -> None:
+    rig = Rig()
+    unit = rig.external.expect(lun_bytes(5))
+    rig.external.identify(unit, OTHER)
+    rig.external.identify(unit, b"")
+    rig.array.units[5] = FakeUnit(5, naa=bytes.fromhex("6fedcba987654322"))
+    rig.clock.advance(1)
+    assert (state_of(unit), unit.id.hex()) == (DeviceState.READY, "6fedcba987654322")
