@@ -35,6 +35,7 @@ class LinkProxy:
         frozen: nothing is passed on, and nothing is closed.
         limit: how many bytes towards the array, and from it, the next connection lives for; None for ever.
         resets: it breaks with RST, else with FIN.
+        delay_s: how long each piece of up to 64 KiB takes.
     """
 
     def __init__(self, to_port: int) -> None:
@@ -43,6 +44,7 @@ class LinkProxy:
         self.frozen = False
         self.limit: Callable[[], tuple[int | None, int | None]] = lambda: (None, None)
         self.resets = True
+        self.delay_s = 0.0
         self._freeze_after: int | None = None
         self._to_port = to_port
         self._halves: dict[socket.socket, _Half] = {}
@@ -112,6 +114,8 @@ class LinkProxy:
         size = _CHUNK if half.left is None else max(1, min(_CHUNK, half.left))
         if towards_array and self._freeze_after is not None:
             size = max(1, min(size, self._freeze_after))
+        if self.delay_s:
+            threading.Event().wait(self.delay_s)
         try:
             data = half.source.recv(size)
             half.sink.sendall(data)

@@ -37,9 +37,12 @@ def array_in(host: Host, action: ArrayIn, identifier: int = 0, *, offset: int = 
     return host.command(cdb, data_in_bytes=length)
 
 
-def array_out(host: Host, action: ArrayOut, identifier: int = 0, flags: int = 0, parameters: bytes = b"") -> Task:
-    """Send ARRAY OUT to LUN 0."""
-    return host.command(encode_array_out(ArrayOutCdb(action, identifier, flags, len(parameters))), data_out=parameters)
+def array_out(
+    host: Host, action: ArrayOut, identifier: int = 0, flags: int = 0, parameters: bytes = b"", lun: int = 0
+) -> Task:
+    """Send ARRAY OUT to a LUN."""
+    cdb = encode_array_out(ArrayOutCdb(action, identifier, flags, len(parameters)))
+    return host.command(cdb, data_out=parameters, lun=lun)
 
 
 def naa_of(host: Host, lun: int) -> bytes:
