@@ -136,6 +136,7 @@ class LogicalUnit:
         self._plain = self.commands.plain
         self._running = self._task_set.running
         self._careful = False  # commands are to go the long way
+        self._admitted: set[Nexus] = set()  # but for those of these, which a persistent reservation lets do anything
         self._inactive = False  # a nexus has a target port that is not active
         self._unsettled = False  # and the task set is a reason for it
         self._refresh()
@@ -207,7 +208,8 @@ class LogicalUnit:
     def execute(self, task: Task) -> None:
         """Carry out a command; it ends with `Task.complete`, possibly before this returns. Raises nothing."""
         self.counters.commands += 1
-        if self._careful or task.attribute > _SIMPLE or task.session.nexus.attentions:
+        nexus = task.session.nexus
+        if (self._careful and nexus not in self._admitted) or task.attribute > _SIMPLE or nexus.attentions:
             self._execute_carefully(task)
             return
         cdb = task.cdb
@@ -484,16 +486,20 @@ class LogicalUnit:
 
     def _refresh(self) -> None:
         self._unsettled = self._task_set.unsettled
-        self._careful = (
+        persistent = self.persistent_reservations
+        others = (
             self._unsettled
             or self.reservations.holder is not None
-            or self.persistent_reservations.held
             or self.modes.software_write_protect
             or self.sanitizer.running
             or self.sanitizer.failed
             or self.atomic_writes.incomplete
             or self._inactive
         )
+        self._careful = others or persistent.held
+        if self._admitted or persistent.held:
+            admits = persistent.held and not others
+            self._admitted = {nexus for nexus in self.nexuses if persistent.admits(nexus)} if admits else set()
 
     # --- Nexuses ------------------------------------------------------------------------------------------------------
 

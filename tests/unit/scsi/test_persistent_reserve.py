@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from scsi.command_set import COMMANDS
 from scsi.commands import Allow
 from scsi.logical_unit import LogicalUnit
+from scsi.nexus import Nexus
 from scsi.persistent_reserve import KIND
 from scsi.registrations import MOST_REGISTRATIONS, Type
 from scsi.saved_parameters import SavedParameters
@@ -197,6 +198,47 @@ def test_what_only_reads_is_let_through_while_writers_are_kept_out(world: World,
     world.out(world.one, RELEASE, ONE, kind=EA)
     world.out(world.one, RESERVE, ONE, kind=WE)
     assert world.two.send(bytes.fromhex(cdb)).outcome != CONFLICT
+
+
+@pytest.mark.parametrize("kind", list(Type))
+def test_only_who_may_do_anything_is_spared_the_check_of_each_command(
+    world: World, kind: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.registered(world.one, world.two)
+    world.out(world.one, RESERVE, ONE, kind=kind)
+    again = c.Host(world.port, world.unit, "iqn.2026-11.org.example:one")  # a session that began afterwards
+    asked: list[str] = []
+    reservations = world.unit.persistent_reservations
+    rules = reservations.conflicts
+
+    def conflicts(nexus: Nexus, allow: Allow) -> bool:
+        asked.append(nexus.initiator_name.rpartition(":")[2])
+        return rules(nexus, allow)
+
+    monkeypatch.setattr(reservations, "conflicts", conflicts)
+    for host in (*world.hosts, again):
+        host.send(c.write_10(0, 1), bytes(512))
+    shared = kind not in (WE, EA)
+    assert asked == (["three"] if shared else ["two", "three"])
+    world.out(world.two, PREEMPT, TWO, ONE, kind=EA)
+    world.one.nexus.attentions.clear()
+    assert world.one.send(c.write_10(0, 1), bytes(512)).outcome == CONFLICT, "it is not spared any more"
+    world.out(world.two, CLEAR, TWO)
+    del asked[:]
+    assert [host.send(c.read_10(0, 1)).outcome for host in world.hosts] == [GOOD] * 3
+    assert asked == []
+
+
+@pytest.mark.parametrize("kind", [WE, EA_RO])
+def test_who_is_spared_is_still_held_to_every_other_rule(world: World, kind: Type) -> None:
+    world.registered(world.one)
+    world.out(world.one, RESERVE, ONE, kind=kind)
+    held: list[None] = []
+    world.unit.drain(lambda: held.append(None))
+    command = world.one.send(c.write_10(0, 1), bytes(512))
+    assert command.answer is None, "a drain holds it"
+    world.unit.resume()
+    assert (held, command.outcome) == ([None], GOOD)
 
 
 def test_reserving_again_and_by_another(world: World) -> None:
