@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from daemon.limits import BURST_S
+from scsi.iscsi.chap import ALGORITHMS, Algorithm, Credentials
 from tests.support.control import ControlClient, part
 from tests.support.host import Host, HostLost, read_cdb
 from tests.support.ports import free_port
@@ -115,6 +116,35 @@ def test_a_host_sees_its_own_luns_once_it_has_proved_itself(served: Served, api:
     subprocess.run(look, capture_output=True, timeout=60, check=True)
     write = ["qemu-io", "-c", "write 0 4096", "--image-opts", disk]
     assert subprocess.run(write, capture_output=True, timeout=60, check=False).returncode
+
+
+@pytest.mark.parametrize("both_ways", [False, True])
+@pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=lambda algorithm: algorithm.hash_name)
+def test_a_session_says_how_its_host_has_proved_itself_and_whether_annex_did(
+    served: Served, api: ControlClient, algorithm: Algorithm, both_ways: bool
+) -> None:
+    if not both_ways:
+        acl = f"/v1/targets/{part(TARGET)}/acls/{part(KNOWN)}"
+        assert api.ask("PATCH", acl, {"mutual_chap": None}).status == 200
+    proofs: dict[str, Any] = {
+        "chap": Credentials("known", SECRET.encode()),
+        "mutual_chap": Credentials("annex", OWN_SECRET.encode()) if both_ways else None,
+        "chap_algorithms": (algorithm.number,),
+    }
+    with Host(served.port, target=TARGET, name=KNOWN, **proofs), Host(served.port, target=TARGET, name=STRANGER):
+        rows = {row["initiator"]: row for row in api.get("/v1/sessions")}
+    shown = [rows[name][key] for name in (KNOWN, STRANGER) for key in ("chap", "chap_algorithm", "mutual_chap")]
+    assert shown == [True, algorithm.hash_name, both_ways, False, None, False]
+    assert SECRET not in str(rows)
+
+
+def test_a_host_that_wants_a_proof_of_annex_does_not_stay_without_one(served: Served) -> None:
+    wrong: dict[str, Any] = {
+        "chap": Credentials("known", SECRET.encode()),
+        "mutual_chap": Credentials("annex", b"not its secret"),
+    }
+    with pytest.raises(HostLost):
+        Host(served.port, target=TARGET, name=KNOWN, **wrong)
 
 
 # --- How fast ---------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Self
+from typing import Any, Self
 
 from scsi.iscsi.initiator import InitiatorConnection
 from scsi.iscsi.initiator_options import InitiatorOptions, SessionOver, SessionReady
@@ -37,9 +37,13 @@ class Host:
         name: str = "iqn.2026-11.org.example:test-host",
         isid: bytes = b"\x80\x00\x00\x00\x00\x01",
         asks_for_data: bool = False,
+        **others: Any,
     ) -> None:
-        """Log in; with `asks_for_data` the target has to ask for all data of writes, 8 KiB at a time."""
-        options = InitiatorOptions(initiator_name=name, target_name=target, isid=isid)
+        """Log in; with `asks_for_data` the target has to ask for all data of writes, 8 KiB at a time.
+
+        `others` are more fields of `InitiatorOptions`.
+        """
+        options = InitiatorOptions(initiator_name=name, target_name=target, isid=isid, **others)
         if asks_for_data:
             options = replace(options, initial_r2t=True, immediate_data=False, max_burst_length=8192)
         self._over = False
