@@ -76,7 +76,7 @@ def test_a_damaged_record_is_named(bench: Bench) -> None:
     bench.records.of(NAA).save("a", {"n": 1}, lambda _: None)
     bench.clock.run_until_idle()
     (file,) = bench.state.path.glob("unit-*.json")
-    file.write_bytes(file.read_bytes().replace(b"\"n\": 1", b"\"n\": 2"))
+    file.write_bytes(file.read_bytes().replace(b'"n": 1', b'"n": 2'))
     with pytest.raises(StateError, match=f"{file.name}: damaged"):
         bench.records.of(NAA)
 
