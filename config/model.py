@@ -37,7 +37,7 @@ ARRAY_SECRET_BYTES = range(1, 257)  # what an array was given is its admin's cho
 _ISCSI_NAME = re.compile(
     r"(iqn\.\d{4}-(0[1-9]|1[0-2])\.[a-z0-9.-]+(:[a-z0-9.:-]+)?|eui\.[0-9A-Fa-f]{16}|naa\.[0-9A-Fa-f]{16}([0-9A-Fa-f]{16})?)"
 )
-_PORTAL = re.compile(r"(\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9.-]+))(:(?P<port>\d{1,5}))?")
+_PORTAL = re.compile(r"(\[(?P<six>[0-9A-Fa-f:.]{2,45})\]|(?P<host>[A-Za-z0-9.-]{1,253}))(:(?P<port>\d{1,5}))?")
 _NAA = re.compile(r"602616e[0-9a-f]{25}")  # the form that backends.naa gives
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,254}")  # no "/": names are parts of paths in the shell and the API
 
@@ -219,7 +219,7 @@ def split_portal(portal: str, default_port: int = 3260) -> tuple[str, int]:
     match = _PORTAL.fullmatch(portal)
     port = int(match["port"]) if match and match["port"] else default_port
     if not match or port > 65535:
-        raise ValueError(f"{portal!r} is not host:port or [address]:port")
+        raise ValueError(f"{portal[:300]!r} is not host:port or [address]:port")
     if match["six"]:
         ipaddress.IPv6Address(match["six"])
     return match["six"] or match["host"], port

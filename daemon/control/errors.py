@@ -54,10 +54,14 @@ STATUS: dict[type[ConfigError], int] = {
 
 def answer(error: ConfigError) -> web.Response:
     """Give the answer that says why not."""
-    return refusal(STATUS[type(error)], error.place, error.problem, error.remedy)
+    return _response(STATUS[type(error)], error)
 
 
 def refusal(status: int, place: str, problem: str, remedy: str = "") -> web.Response:
-    """Give an answer with an error in it."""
-    body = msgspec.json.encode(ErrorAnswer(ErrorBody(place, problem, remedy)))
+    """Give an answer with an error in it; what an asker has sent may stand in it."""
+    return _response(status, ConfigError(place, problem, remedy))
+
+
+def _response(status: int, error: ConfigError) -> web.Response:
+    body = msgspec.json.encode(ErrorAnswer(ErrorBody(error.place, error.problem, error.remedy)))
     return web.Response(status=status, body=body, content_type="application/json")
