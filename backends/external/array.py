@@ -53,7 +53,8 @@ from scsi.volume import Buffer, Fault, VolumeError
 
 SETTLE_S = 0.2  # between a hint that something changed and the look at it: hints come in flocks
 ASK_AGAIN_S = 2.0  # a LU that did not answer
-LOOK_AGAIN_S = 30.0  # at what is blocked
+LOOK_SOON_S = 1.0  # at what is blocked: an array that just started may get its LUs only now; each time twice as late
+LOOK_AGAIN_S = 30.0  # at what has been blocked for long
 log = logging.getLogger(__name__)
 
 Found = dict[bytes, tuple[bytes, Inquiry, ExternalLogicalUnit]]
@@ -111,6 +112,7 @@ class ExternalArray:
         self._up = False
         self._again: Timer | None = None
         self._again_due = 0.0
+        self._blocked_delay_s = LOOK_SOON_S
 
     # --- For the daemon and the mapping table ---
 
@@ -214,6 +216,7 @@ class ExternalArray:
         if self.state is ArrayState.REMOVED:
             return
         self._up = True
+        self._blocked_delay_s = LOOK_SOON_S
         self._discover()
 
     def path_down(self, reason: str, refused: bool) -> None:
@@ -264,6 +267,7 @@ class ExternalArray:
         if self._discovery is not None:
             self._look_again(SETTLE_S)
         else:
+            self._blocked_delay_s = min(2 * self._blocked_delay_s, LOOK_AGAIN_S)
             self._discover()
 
     def _discover(self) -> None:
@@ -373,7 +377,7 @@ class ExternalArray:
         self.state = ArrayState.READY
         self.reason = ""
         if any(unit.state is DeviceState.BLOCKED for unit in self._units):
-            self._look_again(LOOK_AGAIN_S)
+            self._look_again(self._blocked_delay_s)
         self._settle_if_all_tried()
 
     def _bring_up(self, unit: ExternalLogicalUnit) -> None:
@@ -388,7 +392,7 @@ class ExternalArray:
             self._setups.pop(unit, None)
             tried()
             if unit.state is DeviceState.BLOCKED:
-                self._look_again(LOOK_AGAIN_S)
+                self._look_again(self._blocked_delay_s)
 
         setup = Dialogue(bring_up(unit, lambda seconds: pause(self._scheduler, seconds), tried), ended)
         self._setups[unit] = setup

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import resource
@@ -145,9 +146,10 @@ def test_f30_without_file_descriptors_those_who_are_in_are_served(pair: Paired) 
     load = Load(SLOTS, seed=31)
     with Host(pair.annexd.port) as host:
         load.run(host, 50)
-        descriptors = len(list(Path(f"/proc/{pair.annexd.pid}/fd").iterdir()))
+        taken = {int(entry.name) for entry in Path(f"/proc/{pair.annexd.pid}/fd").iterdir()}
+        lowest_free = next(number for number in itertools.count() if number not in taken)
         limits = resource.prlimit(pair.annexd.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(pair.annexd.pid, resource.RLIMIT_NOFILE, (descriptors, limits[1]))
+        resource.prlimit(pair.annexd.pid, resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
         with ExitStack() as others:
             for number in range(4):
                 with suppress(HostLost):

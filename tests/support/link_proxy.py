@@ -20,10 +20,11 @@ _POLL_S = 0.02
 class _Half:
     """One direction of a connection."""
 
-    def __init__(self, source: socket.socket, sink: socket.socket, left: int | None) -> None:
+    def __init__(self, source: socket.socket, sink: socket.socket, left: int | None, towards_array: bool) -> None:
         self.source = source
         self.sink = sink
         self.left = left  # bytes until it breaks
+        self.towards_array = towards_array
 
 
 class LinkProxy:
@@ -104,15 +105,14 @@ class LinkProxy:
             return
         self.connections += 1
         out, back = self.limit()
-        for source, sink, left in ((near, far, out), (far, near, back)):
-            source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._halves[source] = _Half(source, sink, left)
-            self._selector.register(source, selectors.EVENT_READ)
+        for half in (_Half(near, far, out, True), _Half(far, near, back, False)):
+            half.source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._halves[half.source] = half
+            self._selector.register(half.source, selectors.EVENT_READ)
 
     def _pass_on(self, half: _Half) -> None:
-        towards_array = half.sink.getpeername()[1] == self._to_port
         size = _CHUNK if half.left is None else max(1, min(_CHUNK, half.left))
-        if towards_array and self._freeze_after is not None:
+        if half.towards_array and self._freeze_after is not None:
             size = max(1, min(size, self._freeze_after))
         if self.delay_s:
             threading.Event().wait(self.delay_s)
@@ -125,7 +125,7 @@ class LinkProxy:
             half.left -= len(data)
         if not data or half.left == 0:
             self._close(half.source)
-        elif towards_array and self._freeze_after is not None:
+        elif half.towards_array and self._freeze_after is not None:
             self._freeze_after -= len(data)
             self.frozen = self._freeze_after <= 0
 

@@ -127,13 +127,18 @@ def test_swapped_luns_are_unswapped() -> None:
     assert one.state is two.state is DeviceState.READY
 
 
-def test_a_lu_that_is_not_there_blocks_and_is_taken_when_it_comes() -> None:
-    rig = Rig(FakeUnit(2, naa=OTHER), connect=False)
+@pytest.mark.parametrize(("away_s", "found_within_s"), [(0, 1), (3, 4), (3600, 30)])
+def test_a_lu_that_is_not_there_blocks_and_is_taken_when_it_comes(away_s: float, found_within_s: float) -> None:
+    rig = Rig(connect=False)
     unit = rig.external.expect(lun_bytes(1), NAA)
     rig.reconnect()
+    rig.path.cut()
+    del rig.array.units[1]  # an array that starts, and has no LUs yet
+    rig.reconnect()
+    rig.clock.advance(away_s)
     assert state_of(unit) is DeviceState.BLOCKED
     rig.array.units[1] = FakeUnit(1)
-    rig.clock.advance(31)
+    rig.clock.advance(found_within_s + 0.1)
     assert state_of(unit) is DeviceState.READY
 
 
