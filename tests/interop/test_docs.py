@@ -25,6 +25,7 @@ RUN_WITH_ARRAY = {"tutorial.md", "annexhost.md"}
 MOVED = "tutorial.md"  # ends with the array's volume on the new disk
 VOLUME, VOLUME_BYTES = "volume.img", 64 << 20
 IN_A_MACHINE = "install.md"
+LONG = {"pairs.md": pytest.mark.long}  # what is lost there has to be given up first
 RUN = [
     page
     for page in PAGES
@@ -42,7 +43,7 @@ def array(tmp_path: Path) -> Iterator[Tgt]:
         yield tgt
 
 
-@pytest.mark.parametrize("page", RUN, ids=[page.name for page in RUN])
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.name, marks=LONG.get(page.name, ())) for page in RUN])
 def test_a_page_does_what_it_says(tmp_path: Path, page: Path, request: pytest.FixtureRequest) -> None:
     array_port = request.getfixturevalue("array").port if page.name in RUN_WITH_ARRAY else free_port()
     port = free_port()

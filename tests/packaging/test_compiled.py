@@ -24,6 +24,7 @@ def up_to_date() -> None:
     subprocess.run([sys.executable, ROOT / "scripts/compile.py"], check=True, timeout=110)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("folder", ["tests/unit/scsi", "tests/unit/backends"])
 def test_the_unit_tests_pass_on_the_compiled_modules(folder: str) -> None:
     done = subprocess.run(

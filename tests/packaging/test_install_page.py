@@ -13,7 +13,7 @@ from tests.support.console import Command, Shell, steps
 from tests.support.systemd_machine import SystemdMachine
 
 # The first time the machine's root and the dependencies are made.
-pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.interop, pytest.mark.long, pytest.mark.timeout(600)]
 
 # The machine has no network and may not write to the checkout: `make dependencies` is done outside of it.
 PLACES = {"sudo make install": "sudo make -o dependencies install"}

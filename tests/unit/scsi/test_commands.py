@@ -150,6 +150,7 @@ def test_a_service_action_that_is_not_there_is_an_invalid_field() -> None:
 # 1A and 26 from those that take a parameter list.
 ANSWERS = {
     "GOOD",
+    "CONDITION MET",
     "05/20/00",
     "05/24/00",
     "05/21/00",
