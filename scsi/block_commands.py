@@ -237,12 +237,14 @@ def handle_synchronize_cache(unit: LogicalUnit, task: Task, fields: Fields) -> N
     refuse_unready(unit)
     if flags & _IMMED:
         unit.finish(task)
-        _flush_behind(unit, task.session.nexus)
+        unit.volume.flush(deferrer(unit, task.session.nexus))
     else:
         unit.volume.flush(_ender(unit, task))
 
 
-def _flush_behind(unit: LogicalUnit, nexus: Nexus) -> None:
+def deferrer(unit: LogicalUnit, nexus: Nexus) -> Done:
+    """Make the callback that has a failure of what goes on behind a command's status reported by the next command."""
+
     def done(error: VolumeError | None) -> None:
         if error is not None and nexus in unit.nexuses:
             failure = error_of(error)
@@ -250,7 +252,7 @@ def _flush_behind(unit: LogicalUnit, nexus: Nexus) -> None:
                 failure = InternalTargetFailure(str(failure))
             unit_attention.defer(nexus, unit, failure)
 
-    unit.volume.flush(done)
+    return done
 
 
 def _ender(unit: LogicalUnit, task: Task) -> Done:

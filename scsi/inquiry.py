@@ -159,8 +159,8 @@ def _block_limits(unit: LogicalUnit, _nexus: Nexus) -> bytes:
 
 def _block_device_characteristics(_unit: LogicalUnit, _nexus: Nexus) -> bytes:
     # MEDIUM ROTATION RATE 1: nothing turns, so that Linux does not sort by distance. WABEREQ 1: after a BLOCK ERASE
-    # blocks can be read before they are written.
-    return struct.pack(">HxB56x", 0x0001, 0x40)
+    # blocks can be read before they are written. VBULS: VERIFY compares unmapped blocks too; they read as zeroes.
+    return struct.pack(">HxBB55x", 0x0001, 0x40, 0x01)
 
 
 def _logical_block_provisioning(unit: LogicalUnit, _nexus: Nexus) -> bytes:

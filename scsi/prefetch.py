@@ -1,6 +1,7 @@
 """PRE-FETCH: has blocks read ahead, by reading them and giving the data to nobody.
 
-What caches there are, the page cache of a local device or that of an external array, keep what went through them.
+What caches there are, the page cache of a local device or that of an external array, keep what went through them. A
+part of them is for it: of more blocks than fit there those that fit are read, and the status is GOOD.
 
 Spec: SBC-4 "PRE-FETCH (10) command", "PRE-FETCH (16) command".
 """
@@ -12,7 +13,7 @@ from functools import partial
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-from scsi.block_commands import Fields, check_end, refuse_unready, transfer_limit_blocks
+from scsi.block_commands import Fields, check_end, deferrer, refuse_unready, transfer_limit_blocks
 from scsi.commands import Allow, Command, Decode, Direction, Medium
 from scsi.sense import error_of
 from scsi.steps import Step, Steps
@@ -32,18 +33,21 @@ _decode_16 = Struct(">xBQI").unpack_from
 
 
 def handle_prefetch(unit: LogicalUnit, task: Task, fields: Fields) -> None:
-    """PRE-FETCH (10) and (16): CONDITION MET when all was read, GOOD when it is more than is read; 0 is to the end."""
+    """PRE-FETCH (10) and (16): CONDITION MET when all fits, GOOD when it does not; 0 blocks are all to the end.
+
+    With IMMED the status comes first; a block that then can not be read is a deferred error.
+    """
     flags, lba, blocks = fields
     check_end(unit, lba, blocks)
     refuse_unready(unit)
     blocks = blocks or unit.volume.blocks - lba
     most = MOST_BYTES // unit.volume.block_bytes
-    steps = Steps(
-        _steps(unit, lba, min(blocks, most)), _ignore if flags & _IMMED else _ender(unit, task, blocks > most)
-    )
+    reads = _steps(unit, lba, min(blocks, most))
     if flags & _IMMED:
         _answer(unit, task, blocks > most)
-    steps.start()
+        Steps(reads, deferrer(unit, task.session.nexus)).start()
+    else:
+        Steps(reads, _ender(unit, task, blocks > most)).start()
 
 
 def _steps(unit: LogicalUnit, lba: int, blocks: int) -> Iterator[Step]:
@@ -74,10 +78,6 @@ def _answer(unit: LogicalUnit, task: Task, too_much: bool) -> None:
         unit.finish(task)
     else:
         unit.finish_met(task)
-
-
-def _ignore(_error: VolumeError | None) -> None:
-    """A block that can not be read ahead is a matter for who reads it."""
 
 
 def _row(name: str, usage: str, decode: Decode) -> Command:

@@ -143,4 +143,5 @@ def test_block_limits_have_64_bytes_and_the_transfer_limit(host: c.Host, volume:
 def test_the_other_block_pages_say_ssd_and_fully_provisioned(host: c.Host) -> None:
     assert len(page(host, 0xB1)) == 64
     assert read_by_pyscsi(host, 0xB1)["medium_rotation_rate"] == 1
+    assert page(host, 0xB1)[8] == 0x01, "VBULS: VERIFY compares blocks that are unmapped"
     assert page(host, 0xB2)[4:] == bytes(4)

@@ -24,6 +24,7 @@ def whole() -> MemoryVolume:
 @pytest.fixture
 def volume(whole: MemoryVolume) -> MemoryVolume:
     whole.journal.clear()
+    whole.held.clear()
     whole.heal()
     whole.hold = False
     whole.unready = None
@@ -48,9 +49,24 @@ def test_with_immed_the_status_comes_first(host: c.Host, volume: MemoryVolume, s
     encode, opcode = PREFETCHES[size]
     volume.hold = True
     assert host.send(encode(opcode, 7, 1, IMMED)).outcome == MET
-    assert volume.operations() == ["read 7+1"]
-    volume.release(error=VolumeError(Fault.READ_ERROR))
-    assert host.send(c.TEST_UNIT_READY).outcome == "GOOD", "it was only a hint"
+    assert host.send(encode(opcode, 0, 0, IMMED)).outcome == "GOOD", "more than fits"
+    assert volume.operations()[:2] == ["read 7+1", "read 0+2048"]
+    volume.release_all()
+    assert sum(operation.blocks for operation in volume.journal) == 1 + MOST_BYTES // BLOCK
+    assert host.send(c.TEST_UNIT_READY).outcome == "GOOD"
+
+
+@pytest.mark.parametrize("size", PREFETCHES)
+def test_with_immed_a_block_that_can_not_be_read_is_a_deferred_error(
+    host: c.Host, volume: MemoryVolume, size: str
+) -> None:
+    encode, opcode = PREFETCHES[size]
+    volume.hold = True
+    assert host.send(encode(opcode, 7, 1, IMMED)).outcome == MET
+    volume.release(error=VolumeError(Fault.READ_ERROR, lba=7))
+    answer = host.send(c.TEST_UNIT_READY)
+    assert (answer.outcome, answer.sense.information, answer.sense.deferred) == ("03/11/00", 7, True)
+    assert host.send(c.TEST_UNIT_READY).outcome == "GOOD"
 
 
 @pytest.mark.parametrize("size", PREFETCHES)

@@ -435,6 +435,14 @@ def test_get_lba_status_goes_on_where_a_volume_knows_the_first_blocks_only(
     assert asked == [0, 7], "no more than there is room for"
 
 
+def test_verify_compares_unmapped_blocks_as_vpd_b1_says(host: c.Host) -> None:
+    assert vpd(host, 0xB1)[8] & 0x01, "VBULS"
+    send_unmap(host, (8, 8))
+    assert host.send(c.blocks_10(0x2F, 8, 2, 0x02), 2 * ZEROES).outcome == "GOOD"
+    assert host.send(c.blocks_10(0x2F, 8, 8, 0x06), ZEROES).outcome == "GOOD"
+    assert host.send(c.blocks_10(0x2F, 8, 8, 0x06), X).outcome == "0E/1D/00"
+
+
 def test_get_lba_status_past_the_end_is_out_of_range(host: c.Host) -> None:
     for lba in (BLOCKS, 2**31):
         answer = host.send(lba_status(lba))
