@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from config import backups, files, migrations, model
+from config import backups, checks, files, migrations, model
 from config.errors import ConfigError
 
 MAX_FILE_BYTES = 8 * 1024 * 1024
@@ -42,7 +42,7 @@ def decode(data: bytes, place: str) -> model.Config:
     try:
         document = json.loads(data, object_pairs_hook=_unique_keys)
         config = msgspec.convert(migrations.migrate(document), model.Config)
-        model.check(config)
+        checks.check(config)
         msgspec.json.encode(config)  # what can not be saved is not taken
     except json.JSONDecodeError as error:
         raise ConfigError(f"{place}: line {error.lineno} column {error.colno}", f"not JSON: {error.msg}") from None
@@ -90,7 +90,7 @@ def create(path: Path, config: model.Config) -> None:
     """
     if os.path.lexists(path):
         raise ConfigError(str(path), "is there already, and stays as it is")
-    model.check(config)
+    checks.check(config)
     try:
         files.make_directory(path.parent)
         files.replace(path, encode(config, str(path)))

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from config import model
+from config import checks, model
 from config.errors import ConfigError
 
 DIRECTORY = "CREDENTIALS_DIRECTORY"
@@ -29,7 +29,7 @@ def resolve(config: model.Config) -> model.Config:
     """
     resolved = msgspec.convert(msgspec.to_builtins(config), model.Config)
     if _fill(resolved, ""):
-        model.check(resolved)
+        checks.check(resolved)
     return resolved
 
 

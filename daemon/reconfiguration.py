@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from backends.mapping import MappingTable
-from config import changes, model, store
+from config import changes, checks, model, store
 from config.changes import Change
 from config.errors import ConfigError, NotSavedError, NotServingError, RevisionError
 from daemon import credentials, refusals
@@ -298,7 +298,7 @@ def _wanted(old: model.Config, edit: Edit, table: MappingTable) -> tuple[model.C
     for virtual_device in new.virtual_devices:
         virtual_device.naa = virtual_device.naa or ids.get(virtual_device.name)
     refusals.check_references(old, new)
-    model.check(new)
+    checks.check(new)
     made = changes.difference(old, new)
     new = _identified(new, table)
     return new, credentials.resolve(new), made

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from config import model
+from config import checks, model
 from config.errors import ConfigError
 
 TARGET_NAME = "iqn.2026-11.io.annex:try"
@@ -74,7 +74,7 @@ def configuration(
         targets=[target],
         control=model.Control(socket=os.path.abspath(control)) if control else None,  # noqa: PTH100 - not resolved
     )
-    model.check(config)
+    checks.check(config)
     return config
 
 

@@ -6,7 +6,7 @@ import json
 
 import msgspec
 
-from config import model
+from config import checks, model
 from config.errors import ConfigError
 from config.targetcli import document
 from config.targetcli.report import Report
@@ -48,7 +48,7 @@ def convert(data: bytes, base: model.Config, place: str) -> tuple[model.Config, 
         targets=base.targets + targets.targets,
         discovery=discovery,
     )
-    model.check(config)
+    checks.check(config)
     return config, report
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from config import model
+from config import checks, model
 from config.errors import ConfigError
 from config.targetcli import document
 from config.targetcli.report import Report
@@ -110,6 +110,6 @@ def _is_default_group(group: object) -> bool:
 
 def _check(place: str, config: model.Config) -> None:
     try:
-        model.check(config)
+        checks.check(config)
     except (ConfigError, UnicodeError) as error:
         raise ConfigError(place, error.problem if isinstance(error, ConfigError) else "is not Unicode text") from None

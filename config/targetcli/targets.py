@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TypeVar
 
-from config import model
+from config import checks, model
 from config.errors import ConfigError
 from config.targetcli import document
 from config.targetcli.document import switch
@@ -228,7 +228,7 @@ def check_target(place: str, target: model.Target) -> None:
         version=model.VERSION, state_directory="/", arrays=[array], virtual_devices=devices, targets=[target]
     )
     try:
-        model.check(config)
+        checks.check(config)
     except (ConfigError, UnicodeError) as error:
         problem = (
             f"{error.place.partition('].')[2]}: {error.problem}" if isinstance(error, ConfigError) else "is not Unicode"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from config import model
+from config import checks, model
 from config.changes import Change, difference
 
 TARGET = "iqn.2026-11.org.example:annex"
@@ -74,7 +74,7 @@ BOTTOM_UP = [
 
 def edited(edit: Callable[[model.Config], object]) -> list[Change]:
     config = configuration()
-    model.check(config)
+    checks.check(config)
     wanted = msgspec.convert(msgspec.to_builtins(config), model.Config)
     edit(wanted)
     return difference(config, wanted)

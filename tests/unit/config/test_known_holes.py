@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from config import model
+from config import checks, model
 from config.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -103,9 +103,9 @@ def with_secret(holder: str, secret: str) -> model.Config:
 @pytest.mark.parametrize("holder", ["discovery", "chap", "mutual_chap"])
 def test_v38_secrets_that_anyone_would_try_are_refused(holder: str, secret: str) -> None:
     with pytest.raises(ConfigError, match="is not 12 to 256 bytes long"):
-        model.check(with_secret(holder, secret))
+        checks.check(with_secret(holder, secret))
 
 
 @pytest.mark.parametrize("holder", ["discovery", "chap", "mutual_chap"])
 def test_v38_a_long_secret_is_taken(holder: str) -> None:
-    model.check(with_secret(holder, "6wN2-qKp9-xT4v"))
+    checks.check(with_secret(holder, "6wN2-qKp9-xT4v"))

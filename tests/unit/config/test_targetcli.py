@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config import model
+from config import checks, model
 from config.errors import ConfigError
 from config.targetcli.conversion import convert
 from config.targetcli.report import MAX_LINES, Report
@@ -404,5 +404,5 @@ def test_any_document_gives_a_valid_configuration_or_one_line(document: Any) -> 
         config, report = converted(document)
     except ConfigError:
         return
-    model.check(config)
+    checks.check(config)
     assert all("\n" not in str(line) for line in report.left_out + report.differences)

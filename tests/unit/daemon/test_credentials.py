@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from config import model
+from config import checks, model
 from config.errors import ConfigError
 from daemon.credentials import DIRECTORY, MOST_BYTES, resolve
 
@@ -24,7 +24,7 @@ def configuration() -> model.Config:
     )
     target = model.Target(name="iqn.2026-11.org.example:t", portals=["127.0.0.1:3260"], luns=[], acls=[acl])
     config = model.Config(version=2, state_directory="/state", targets=[target])
-    model.check(config)
+    checks.check(config)
     return config
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from config import model
+from config import checks, model
 from daemon.hosts import PortalHosts, read_write_hosts
 from scsi.iscsi.directory import Addresses
 from scsi.iscsi.errors import LoginRefused, LoginStatus
@@ -52,7 +52,7 @@ def configuration(*, anyone: bool = True) -> model.Config:
 
 def hosts(*, anyone: bool = True) -> PortalHosts:
     config = configuration(anyone=anyone)
-    model.check(config)
+    checks.check(config)
     return PortalHosts(config, ("0.0.0.0", 3260))
 
 
@@ -91,7 +91,7 @@ def test_an_acl_with_addresses_admits_its_host_only_from_there_even_where_anyone
 ) -> None:
     config = configuration()
     config.targets[0].acls[0].addresses = ["192.0.2.0/24", "2001:db8::/32"]
-    model.check(config)
+    checks.check(config)
     there = Addresses(address, 40000, "127.0.0.1", 3260)
     portal = PortalHosts(config, ("0.0.0.0", 3260))
     assert [listing.target_name for listing in portal.targets(KNOWN, there)] == ([TARGET] if admitted else [])
@@ -149,7 +149,7 @@ def test_a_portal_is_of_the_group_that_its_target_gives_it() -> None:
     target = config.targets[0]
     target.portals = [*target.portals, "127.0.0.9:3260"]
     target.portal_groups = {"127.0.0.9": 7}
-    model.check(config)
+    checks.check(config)
     hosts = PortalHosts(config, ("127.0.0.9", 3260))
     admission = hosts.admit(KNOWN, target.name, FROM_HERE)
     assert admission.target_portal_group_tag == 7

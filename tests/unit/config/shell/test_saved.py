@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 import pytest
 
-from config import changes, model, store
+from config import changes, checks, model, store
 from config.errors import ConfigError, RevisionError
 from config.shell.saved import SavedConfigurations
 
@@ -61,7 +61,7 @@ class FakeApi:
         if int(query["expected_revision"]) != self.revision:
             raise RevisionError("revision", f"is {self.revision} by now")
         new = msgspec.convert(body, model.Config)
-        model.check(new)
+        checks.check(new)
         made = changes.difference(self.config, new)
         if query.get("dry_run") == "true":
             self.between()
