@@ -40,8 +40,8 @@ class VirtualDevice:
         number: unique in the daemon, for ever.
         naa: its id, 16 bytes.
         regions: in order.
-        block_bytes, blocks, physical_block_exponent, write_cache, read_only, max_transfer_blocks, deallocation: see
-            `Volume`; `blocks` is 0 until the length of every region is known.
+        block_bytes, blocks, physical_block_exponent, write_cache, read_only, max_transfer_blocks, deallocation,
+            claimable: see `Volume`; `blocks` is 0 until the length of every region is known.
         read: see `Volume`. It is the device's own when that is all there is, which spares each read a call; so it is
             not to be kept, only called.
     """
@@ -84,6 +84,11 @@ class VirtualDevice:
         if self._refusal is not None and self._refusal.fault is Fault.BLOCKED:
             return DeviceState.BLOCKED
         return worst(region.state for region in self.regions)
+
+    @property
+    def claimable(self) -> bool:
+        """Tell whether each of its regions can be kept from others."""
+        return all(region.device.claimable for region in self.regions)
 
     def fault(self) -> VolumeError | None:
         """Say why it can not serve as a whole, None when it can."""

@@ -39,7 +39,7 @@ class Volume:
     """Answers at once, with the same bytes every time."""
 
     blocks, block_bytes, physical_block_exponent = BLOCKS, BLOCK_BYTES, 3
-    write_cache, read_only, max_transfer_blocks, deallocation = True, False, 0, None
+    write_cache, read_only, max_transfer_blocks, deallocation, claimable = True, False, 0, None, True
 
     def __init__(self) -> None:
         self._data = bytes(COMMAND_BYTES)

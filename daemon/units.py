@@ -11,6 +11,7 @@ from config import model
 from daemon import hosts
 from scsi.logical_unit import LogicalUnit
 from scsi.saved_parameters import SavedParameters
+from scsi.unit_attention import INQUIRY_DATA_CHANGED
 
 
 class Unit(NamedTuple):
@@ -20,19 +21,29 @@ class Unit(NamedTuple):
     virtual_device: VirtualDevice
 
 
-class _Sizes:
-    """Tells the hosts of a unit when it serves with another size than before."""
+class _Changes:
+    """Tells the hosts of a unit when it serves with another size or other commands than before."""
 
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
         self._blocks = unit.virtual_device.blocks
+        self._commands = _commands(unit.virtual_device)
 
     def changed(self, device: VirtualDevice) -> None:
-        if device.state is not DeviceState.READY or device.blocks == self._blocks:
+        if device.state is not DeviceState.READY:
             return
-        known, self._blocks = self._blocks, device.blocks
-        if known:
-            self._unit.logical_unit.capacity_changed()
+        if device.blocks != self._blocks:
+            known, self._blocks = self._blocks, device.blocks
+            if known:
+                self._unit.logical_unit.capacity_changed()
+        if _commands(device) != self._commands:
+            self._commands = _commands(device)
+            self._unit.logical_unit.establish_unit_attention(*INQUIRY_DATA_CHANGED)
+
+
+def _commands(device: VirtualDevice) -> tuple[bool, bool]:
+    """Say which commands there are: those that unmap, and those that need blocks to be claimed."""
+    return device.deallocation is not None, device.claimable
 
 
 class Units:
@@ -46,7 +57,7 @@ class Units:
     def add(self, virtual_device: VirtualDevice, saved: SavedParameters) -> Unit:
         """Put a logical unit on a virtual device; `saved` is what it keeps across restarts."""
         unit = Unit(LogicalUnit(virtual_device, virtual_device.naa, saved=saved), virtual_device)
-        virtual_device.listen(_Sizes(unit).changed)
+        virtual_device.listen(_Changes(unit).changed)
         self._by_naa[virtual_device.naa] = unit
         return unit
 

@@ -219,6 +219,12 @@ class CommandSequenceError(ScsiError):
     key, asc, ascq = SenseKey.ILLEGAL_REQUEST, 0x2C, 0x00
 
 
+class OrwriteGenerationDoesNotMatch(ScsiError):
+    """An ORWRITE that expects another generation of the bitmap than there is."""
+
+    key, asc, ascq = SenseKey.ILLEGAL_REQUEST, 0x2C, 0x0C
+
+
 class SavingParametersNotSupported(ScsiError):
     """Saved values of mode pages were asked for; there are none."""
 

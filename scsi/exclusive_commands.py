@@ -1,20 +1,15 @@
-"""Commands that have their blocks for themselves: COMPARE AND WRITE, ORWRITE, and WRITE AND VERIFY.
+"""Commands that have their blocks for themselves: COMPARE AND WRITE, and WRITE AND VERIFY.
 
-How this works. Their rows are *exclusive*: the task set lets no other command of the unit read or write the blocks
-from before they read them until after they have written (`scsi.task_set`). Who writes by another way than the unit, as
-a host cabled to an external array, is kept out by a claim on the blocks (`Volume.claim`). COMPARE AND WRITE and ORWRITE
-read, make what is to be written out of it, see that the claim still holds, and write; on a pair that compares once, and
-what is written is mirrored as any write.
+Their rows are *exclusive*: the task set lets no other command of the unit read or write the blocks from before they
+read or write them until they have ended (`scsi.task_set`). COMPARE AND WRITE is a `ClaimedChange`.
 
-Spec: SBC-4 "COMPARE AND WRITE command", "ORWRITE (16) command", "WRITE AND VERIFY (10) command" and those like it.
+Spec: SBC-4 "COMPARE AND WRITE command", "WRITE AND VERIFY (10) command" and those like it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from struct import Struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from scsi.block_commands import (
     Fields,
@@ -28,23 +23,22 @@ from scsi.block_commands import (
     transfer_limit_blocks,
     write_row,
 )
+from scsi.claimed_change import ClaimedChange, can_be_claimed
 from scsi.commands import Command, Decode, Run
 from scsi.errors import (
     InvalidFieldInCdb,
     InvalidFieldInInformationUnit,
     MiscompareDuringVerify,
     ScsiError,
-    StatusError,
 )
 from scsi.long_commands import decode_32, ignored_32, usage_32
 from scsi.sense import error_of
 from scsi.tasks import Task
-from scsi.volume import Buffer, Claim, Fault, VolumeError
+from scsi.volume import Buffer, Fault, VolumeError
 
 if TYPE_CHECKING:
     from scsi.logical_unit import LogicalUnit
 
-_FUA: Final = 0x08
 _MOST_COMPARED_BLOCKS: Final = 0xFF  # NUMBER OF LOGICAL BLOCKS is a byte
 
 _decode_10 = Struct(">xBIxH").unpack_from
@@ -54,69 +48,11 @@ _decode_compare_and_write = Struct(">xBQ3xB").unpack_from
 
 
 def compare_and_write_limit_blocks(unit: LogicalUnit) -> int:
-    """Say how many blocks one COMPARE AND WRITE may be about: MAXIMUM COMPARE AND WRITE LENGTH of VPD page B0h."""
-    return min(_MOST_COMPARED_BLOCKS, transfer_limit_blocks(unit))
+    """Say how many blocks one COMPARE AND WRITE may be about: MAXIMUM COMPARE AND WRITE LENGTH of VPD page B0h.
 
-
-class _Change:
-    """Reads blocks and writes what comes of it, under a claim."""
-
-    def __init__(
-        self, unit: LogicalUnit, task: Task, fields: Fields, wanted_bytes: int, make: Callable[[Buffer], Buffer]
-    ) -> None:
-        """Prepare.
-
-        Args:
-            unit: what has the blocks.
-            task: the command.
-            fields: its flags, first block, number of blocks (at least one).
-            wanted_bytes: of its data-out.
-            make: gives what is to be written, of what was read; raises ScsiError when nothing is.
-        """
-        self._unit = unit
-        self._task = task
-        self._flags, self._lba, self._blocks = fields
-        self._wanted_bytes = wanted_bytes
-        self._make = make
-        self._claim: Claim
-
-    def start(self) -> None:
-        self._unit.volume.claim(self._lba, self._blocks, self._claimed)
-
-    def _claimed(self, result: Claim | VolumeError) -> None:
-        if isinstance(result, VolumeError):
-            self._unit.fail(self._task, error_of(result), self._wanted_bytes)
-        else:
-            self._claim = result
-            self._unit.volume.read(self._lba, self._blocks, self._read)
-
-    def _read(self, result: Buffer | VolumeError) -> None:
-        if isinstance(result, VolumeError):
-            self._end(error_of(result))
-            return
-        try:
-            data = self._make(result)
-        except ScsiError as error:
-            self._end(error)
-            return
-        if self._task.aborted:
-            self._end(None)
-        elif self._claim.lost():
-            self._end(error_of(VolumeError(Fault.BUSY, "others may have written between reading and writing")))
-        else:
-            self._unit.volume.write(self._lba, data, self._flags & _FUA != 0, self._written)
-
-    def _written(self, error: VolumeError | None) -> None:
-        if error is None and self._claim.lost():
-            error = VolumeError(Fault.LINK_LOST, "others may have written while this was written")
-        self._end(None if error is None else error_of(error))
-
-    def _end(self, error: ScsiError | StatusError | None) -> None:
-        if error is None:
-            answer = partial(self._unit.finish, self._task, data_out_used=self._wanted_bytes)
-        else:
-            answer = partial(self._unit.fail, self._task, error, self._wanted_bytes)
-        self._claim.give_up(answer)
+    0 says that there is no such command.
+    """
+    return min(_MOST_COMPARED_BLOCKS, transfer_limit_blocks(unit)) if unit.volume.claimable else 0
 
 
 # --- COMPARE AND WRITE ------------------------------------------------------------------------------------------------
@@ -155,36 +91,7 @@ def handle_compare_and_write(unit: LogicalUnit, task: Task, fields: Fields) -> N
     counters = unit.counters
     counters.writes += 1
     counters.written_blocks += blocks
-    _Change(unit, task, fields, 2 * size, make).start()
-
-
-# --- ORWRITE ----------------------------------------------------------------------------------------------------------
-
-
-def handle_orwrite(unit: LogicalUnit, task: Task, fields: Fields) -> None:
-    """ORWRITE (16): writes what was there, or'ed with what is sent."""
-    flags, lba, blocks = fields
-    refuse_writing(unit, task)
-    check_range(unit, task, lba, blocks)
-    wanted_bytes = blocks * unit.volume.block_bytes
-    try:
-        data = data_for(unit, task, wanted_bytes)
-    except ScsiError as error:
-        unit.fail(task, error, wanted_bytes)
-        return
-    if not data:
-        refuse_unready(unit)
-        unit.finish(task, data_out_used=wanted_bytes)
-        return
-
-    def make(found: Buffer) -> Buffer:
-        return (int.from_bytes(found, "big") | int.from_bytes(data, "big")).to_bytes(len(found), "big")
-
-    there = len(data) // unit.volume.block_bytes
-    counters = unit.counters
-    counters.writes += 1
-    counters.written_blocks += there
-    _Change(unit, task, (flags, lba, there), wanted_bytes, make).start()
+    ClaimedChange(unit, task, fields, 2 * size, make).start()
 
 
 # --- WRITE AND VERIFY -------------------------------------------------------------------------------------------------
@@ -235,14 +142,12 @@ def handle_write_and_verify(unit: LogicalUnit, task: Task, fields: Fields) -> No
     unit.volume.write(lba, data, True, written)
 
 
-def _row(
-    name: str, usage: str, decode: Decode, run: Run, ignored: str = "", *, service_action: bool = False
-) -> Command:
-    return write_row(name, usage, decode, ignored, run=run, exclusive=True, service_action=service_action)
+def _row(name: str, usage: str, decode: Decode, run: Run, ignored: str = "", **more: Any) -> Command:
+    return write_row(name, usage, decode, ignored, run=run, exclusive=True, **more)
 
 
-# As with WRITE: FUA and DPO are looked at, WRPROTECT and ORPROTECT refused, FUA_NV (obsolete) ignored; GROUP NUMBER may
-# be anything. WRITE AND VERIFY has no FUA: what can be verified is on the medium.
+# As with WRITE: FUA and DPO are looked at, WRPROTECT refused, FUA_NV (obsolete) ignored; GROUP NUMBER may be anything.
+# WRITE AND VERIFY has no FUA: what can be verified is on the medium.
 ROWS: tuple[Command, ...] = (
     _row(
         "COMPARE AND WRITE",
@@ -250,8 +155,8 @@ ROWS: tuple[Command, ...] = (
         _decode_compare_and_write,
         handle_compare_and_write,
         ignored="00 02",
+        available=can_be_claimed,
     ),
-    _row("ORWRITE (16)", "8b 18 ffffffffffffffff ffffffff 1f 04", _decode_16, handle_orwrite, ignored="00 02"),
     _row("WRITE AND VERIFY (10)", "2e 16 ffffffff 1f ffff 04", _decode_10, handle_write_and_verify),
     _row("WRITE AND VERIFY (12)", "ae 16 ffffffff ffffffff 1f 04", _decode_12, handle_write_and_verify),
     _row("WRITE AND VERIFY (16)", "8e 16 ffffffffffffffff ffffffff 1f 04", _decode_16, handle_write_and_verify),

@@ -32,6 +32,7 @@ from scsi.errors import (
 from scsi.log_pages import LogZeroes
 from scsi.mode_parameters import ModeParameters
 from scsi.nexus import Limit, Nexus
+from scsi.orwrite import Generations
 from scsi.persistent_reserve import PersistentReservations
 from scsi.redo import RedoLog
 from scsi.reservations import Reservations
@@ -79,6 +80,7 @@ class LogicalUnit:
         sanitizer: its SANITIZE, if one is under way or has failed.
         atomic_writes: its WRITE ATOMIC commands that have to be completed first.
         redo_log: where those are recorded; without it there is no such command.
+        orwrite_generations: of the bitmaps that ORWRITE changes.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class LogicalUnit:
         self.sanitizer = Sanitizer(self)
         self.atomic_writes = AtomicWrites(self)
         self.redo_log: RedoLog | None = None
+        self.orwrite_generations = Generations()
         self._volume = volume if self.modes.write_cache else WriteThrough(volume)
         self._below = volume  # the same, or what is under it while WCE is 0
         self._write_protected = volume.read_only  # as hosts were told

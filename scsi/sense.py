@@ -226,6 +226,7 @@ ADDITIONAL_SENSE_WORDS: dict[tuple[int, int], str] = {
     (0x2A, 0x06): "asymmetric access state changed",
     (0x2A, 0x09): "capacity data has changed",
     (0x2C, 0x00): "command sequence error",
+    (0x2C, 0x0C): "ORWRITE generation does not match",
     (0x2F, 0x00): "commands cleared by another initiator",
     (0x39, 0x00): "saving parameters not supported",
     (0x3A, 0x00): "medium not present",

@@ -116,6 +116,7 @@ class Volume(Protocol):
         max_transfer_blocks: the most blocks one operation should carry, 0 for no limit (VPD B0). No limit of
             `write_same` and `unmap`, which carry none.
         deallocation: in what pieces `unmap` gives storage back, None when nothing below does.
+        claimable: False when nothing keeps others from writing some of the blocks, so that `claim` fails.
     """
 
     @property
@@ -132,6 +133,8 @@ class Volume(Protocol):
     def max_transfer_blocks(self) -> int: ...
     @property
     def deallocation(self) -> Deallocation | None: ...
+    @property
+    def claimable(self) -> bool: ...
 
     def fault(self) -> VolumeError | None:
         """Say why the volume can not serve now (what TEST UNIT READY reports), or None when it can."""

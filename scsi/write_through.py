@@ -37,6 +37,10 @@ class WriteThrough:
     def deallocation(self) -> Deallocation | None:
         return self._volume.deallocation
 
+    @property
+    def claimable(self) -> bool:
+        return self._volume.claimable
+
     def fault(self) -> VolumeError | None:
         return self._volume.fault()
 

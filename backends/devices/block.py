@@ -60,6 +60,7 @@ class BlockDevice:
 
     write_cache = True
     max_transfer_blocks = 0
+    claimable = True
 
     def __init__(self, name: str, path: str, scheduler: Scheduler, workers: Workers) -> None:
         self.name = name

@@ -38,7 +38,7 @@ from backends.external.replies import (
     encode_is_supported,
     encode_vpd_inquiry,
 )
-from backends.external.unit import ExternalLogicalUnit
+from backends.external.unit import RELEASE_6, ExternalLogicalUnit
 from scsi.volume import Fault, VolumeError
 
 FIRST_PAUSE_S = 0.2
@@ -83,6 +83,7 @@ def _attempt(unit: ExternalLogicalUnit) -> Generator[Step, Any, str | None]:
         return None
     yield from _ask_caching(unit)
     yield from _ask_limits(unit, thin=isinstance(capacity, Capacity) and capacity.thin)
+    yield from _ask_reservations(unit)
     for step in tuple(unit.before_ready):
         error = yield step
         if error is not None:
@@ -160,6 +161,18 @@ def _ask_caching(unit: ExternalLogicalUnit) -> Generator[Step, Any, None]:
     unit.write_cache = caching.write_cache is not False if caching else True
     unit.force_unit_access = bool(caching and caching.force_unit_access)
     unit.read_only = bool(caching and caching.write_protected)
+
+
+def _ask_reservations(unit: ExternalLogicalUnit) -> Generator[Step, Any, None]:
+    """Find out, once, whether the LU can be reserved.
+
+    By RELEASE, which changes nothing: annex has not reserved the LU yet in this session, and others' reservations are
+    not its to release. A RESERVE would fail commands of other initiators.
+    """
+    if not unit.reservations_known:
+        reply = yield from ask(unit, RELEASE_6, 0)
+        unit.claimable = not isinstance(reply, VolumeError) or reply.fault is not Fault.HARDWARE
+        unit.reservations_known = True
 
 
 def _ask_limits(unit: ExternalLogicalUnit, *, thin: bool) -> Generator[Step, Any, None]:

@@ -48,7 +48,7 @@ _FUA = 0x08
 _CDB_10 = struct.Struct(">BBIBHB")
 _CDB_16 = struct.Struct(">BBQIBB")
 _RESERVE_6 = bytes.fromhex("160000000000")
-_RELEASE_6 = bytes.fromhex("170000000000")
+RELEASE_6 = bytes.fromhex("170000000000")
 
 POWER_ON_ASC = 0x29
 _RESERVATION_ASCQS = {0x03: "reservations preempted", 0x04: "reservations released", 0x05: "registrations preempted"}
@@ -93,14 +93,15 @@ class ExternalLogicalUnit:
             the configuration names by LUN alone. Identity is (array_name, id).
         state: READY, PENDING or BLOCKED.
         vendor, product, revision: of its standard INQUIRY data, for the admin; "" before first contact.
-        block_bytes, blocks, physical_block_exponent, write_cache, read_only, max_transfer_blocks, deallocation: see
-            `Volume`.
+        block_bytes, blocks, physical_block_exponent, write_cache, read_only, max_transfer_blocks, deallocation,
+            claimable: see `Volume`. A LU without RESERVE has no way of keeping others out that ends with annexd.
         other_size: the number of blocks and the block length that it was found to have and that are not the recorded
             ones; None when it has not changed.
         split_blocks: the most blocks of one command that brings its data with it.
         provisioning: what it can do for `write_same`, `unmap` and `allocation`.
         force_unit_access: the LU knows the FUA bit; without it a FUA write is a write and a flush.
         cache_known: the LU said whether it has a write cache.
+        reservations_known: the array was asked whether it knows RESERVE and RELEASE; until then `claimable` is hope.
         command_timeout_s: after this a command is aborted.
         before_ready: steps, run in order after each (re)connect and id check, before READY and before any data
             command; each calls its `Done`. One that fails keeps the unit PENDING, and all are tried again later.
@@ -144,6 +145,8 @@ class ExternalLogicalUnit:
         self.fences: Fences | None = None
         self.counters = Counters()
         self._fault: VolumeError | None = VolumeError(Fault.BECOMING_READY, f"{self.name}: not connected yet")
+        self.claimable = True
+        self.reservations_known = False
         self.split_blocks = 1
         self.provisioning = Provisioning()
         self.other_size: tuple[int, int] | None = None
@@ -308,7 +311,7 @@ class ExternalLogicalUnit:
                 self.reset_needed = True  # the old session may outlive its connection and keep the reservation
             done(error)
 
-        Operation(self, _RELEASE_6, released).start()
+        Operation(self, RELEASE_6, released).start()
 
     def reset(self, done: Done) -> None:
         """Send LOGICAL UNIT RESET, which ends every task of the LU, whoever sent it, and every RESERVE."""

@@ -28,6 +28,8 @@ class PairedVolume:
     Whether that is the primary or the secondary may change; the LU keeps its volume.
     """
 
+    claimable = True  # the fences of the pair are held anyway
+
     def __init__(self, mirror: Mirror, flushes: Flushes, keeper: VolumeKeeper, leg: int) -> None:
         self._mirror = mirror
         self._flushes = flushes
@@ -101,6 +103,7 @@ class AbsentVolume:
     read_only = True
     max_transfer_blocks = 0
     deallocation: Deallocation | None = None
+    claimable = True
 
     def __init__(self, blocks: int, block_bytes: int, why: str) -> None:
         self.blocks = blocks

@@ -99,6 +99,7 @@ class FakeUnit:
     max_transfer_blocks: int = 0
     sixteen: bool = True  # knows READ CAPACITY (16)
     thin: ThinOptions | None = None
+    reservable: bool = True  # knows RESERVE and RELEASE
     reserved_by: int | None = None  # nexus number
     attentions: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     # Answers given instead of running a command, next first; None runs it.
@@ -488,11 +489,15 @@ def _mode_sense_6(unit: FakeUnit, command: Queued) -> FakeAnswer:
 
 
 def _reserve(unit: FakeUnit, command: Queued) -> FakeAnswer:
+    if not unit.reservable:
+        return check(5, 0x20, 0)
     unit.reserved_by = command.nexus
     return FakeAnswer()
 
 
 def _release(unit: FakeUnit, command: Queued) -> FakeAnswer:
+    if not unit.reservable:
+        return check(5, 0x20, 0)
     if unit.reserved_by == command.nexus:
         unit.reserved_by = None
     return FakeAnswer()

@@ -75,6 +75,7 @@ class MemoryVolume:
         held: operations waiting for `release`.
         hold: True: hold all from now on; a callable: hold the operations for which it is true.
         unready: what `fault()` gives; while it is not None every operation fails with it.
+        claimable: see `Volume`.
         deallocation: see `Volume`; with it, blocks that were unmapped and not written since have no storage.
     """
 
@@ -88,6 +89,7 @@ class MemoryVolume:
         self.read_only = read_only
         self.max_transfer_blocks = 0
         self.deallocation: Deallocation | None = None
+        self.claimable = True
         self.data = bytearray(blocks * block_bytes)
         self.stable = bytearray(blocks * block_bytes)
         self.journal: list[Operation] = []

@@ -236,6 +236,13 @@ def test_limits_and_cache_are_those_of_the_most_limited_device(left: MemoryVolum
     assert device.physical_block_exponent == 3
 
 
+def test_it_can_be_claimed_when_all_of_it_can(left: MemoryVolume, right: MemoryVolume) -> None:
+    device = virtual_device((left, 0, 0), (right, 0, 0))
+    assert device.claimable
+    right.claimable = False
+    assert not device.claimable
+
+
 def test_shared_storage_is_found_by_overlapping_blocks(left: MemoryVolume, right: MemoryVolume) -> None:
     device = virtual_device((left, 0, 10), (right, 0, 10))
     assert device.shares_storage_with(virtual_device((MemoryVolume(8), 0, 0), (right, 9, 5)))

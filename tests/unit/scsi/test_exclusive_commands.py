@@ -29,10 +29,6 @@ def compare_and_write(lba: int, blocks: int, flags: int = 0) -> bytes:
     return struct.pack(">BBQ3xBxx", 0x89, flags, lba, blocks)
 
 
-def orwrite(lba: int, blocks: int, flags: int = 0) -> bytes:
-    return c.blocks_16(0x8B, lba, blocks, flags)
-
-
 def write_and_verify_32(_opcode: int, lba: int, blocks: int, flags: int = 0) -> bytes:
     return c.blocks_32(0x000C, lba, blocks, flags)
 
@@ -136,24 +132,6 @@ def test_more_data_than_twice_the_blocks_is_refused(host: c.Host, volume: Memory
     assert volume.operations() == []
 
 
-# --- ORWRITE ----------------------------------------------------------------------------------------------------------
-
-
-def test_orwrite_sets_bits_and_clears_none(host: c.Host, volume: MemoryVolume) -> None:
-    volume.data[5 * BLOCK : 7 * BLOCK] = b"\x0f" * 2 * BLOCK
-    assert host.send(orwrite(5, 2, c.FUA), b"\x33" * 2 * BLOCK).outcome == "GOOD"
-    assert blocks_of(volume, 5, 2) == b"\x3f" * 2 * BLOCK
-    assert volume.operations() == ["read 5+2", "write 5+2 fua"]
-
-
-def test_orwrite_of_no_blocks_does_nothing_and_of_less_data_what_is_there(host: c.Host, volume: MemoryVolume) -> None:
-    assert host.send(orwrite(BLOCKS, 0)).outcome == "GOOD"
-    answer = host.send(orwrite(0, 3), b"\xff" * BLOCK)
-    assert (answer.outcome, answer.ended.data_out_used) == ("GOOD", 3 * BLOCK)
-    assert volume.operations() == ["read 0+1", "write 0+1"]
-    assert host.send(orwrite(0, 3), bytes(BLOCK + 1)).outcome == "05/0E/03"
-
-
 # --- WRITE AND VERIFY -------------------------------------------------------------------------------------------------
 
 
@@ -203,7 +181,8 @@ def test_write_and_verify_counts_blocks_that_can_not_be_read(
 
 ALL: dict[str, tuple[bytes, bytes]] = {
     "COMPARE AND WRITE": (compare_and_write(0, 1), pattern(1) + bytes(BLOCK)),
-    "ORWRITE (16)": (orwrite(0, 1), bytes(BLOCK)),
+    "ORWRITE (16)": (c.blocks_16(0x8B, 0, 1), bytes(BLOCK)),
+    "ORWRITE (32)": (c.blocks_32(0x000E, 0, 1), bytes(BLOCK)),
     **{
         f"WRITE AND VERIFY ({size})": (encode(opcode, 0, 1), bytes(BLOCK))
         for size, (encode, opcode) in WRITE_AND_VERIFIES.items()
@@ -339,7 +318,7 @@ class ClaimedVolume(MemoryVolume):
             done(self.refusal)
 
 
-@pytest.mark.parametrize("name", ["COMPARE AND WRITE", "ORWRITE (16)"])
+@pytest.mark.parametrize("name", ["COMPARE AND WRITE", "ORWRITE (16)", "ORWRITE (32)"])
 def test_what_is_read_and_written_is_claimed_meanwhile(name: str) -> None:
     volume = ClaimedVolume()
     volume.data[:BLOCK] = pattern(1)
@@ -375,6 +354,23 @@ def test_what_is_read_and_written_is_claimed_meanwhile(name: str) -> None:
     assert volume.claims == 0
 
 
+def test_a_unit_that_can_not_be_claimed_does_not_have_them(host: c.Host, volume: MemoryVolume) -> None:
+    volume.claimable = False
+    for name in ("COMPARE AND WRITE", "ORWRITE (16)", "ORWRITE (32)"):
+        cdb, data = ALL[name]
+        action = 0x000E if cdb[0] == 0x7F else 0
+        assert host.send(c.report_opcodes(3, cdb[0], action)).data[1] == 0x01, "not supported"
+        assert host.send(cdb, data).outcome == ("05/24/00" if action else "05/20/00")
+    assert not {0x89, 0x8B} & set(host.send(c.report_opcodes()).data[4::8])
+    assert host.send(c.inquiry(0xB0, 0xFF)).data[5] == 0, "MAXIMUM COMPARE AND WRITE LENGTH"
+    for size in WRITE_AND_VERIFIES:
+        cdb, data = ALL[f"WRITE AND VERIFY ({size})"]
+        assert host.send(cdb, data).outcome == "GOOD"
+    assert {str(operation)[:4] for operation in volume.journal} == {"writ", "read"}
+    volume.claimable = True
+    assert host.send(c.inquiry(0xB0, 0xFF)).data[5] == 0xFF
+
+
 @given(st.data())
 def test_compare_and_write_among_other_commands_is_linear(data: st.DataObject) -> None:
     """Counters in blocks: each of many hosts adds one by COMPARE AND WRITE, as others write other blocks of theirs."""
@@ -396,7 +392,8 @@ def test_compare_and_write_among_other_commands_is_linear(data: st.DataObject) -
                 was = known[lba]
                 compares.append((lba, was, host.send(compare_and_write(lba, 1), block(was) + block(was + 1))))
             case "or":
-                writes.setdefault(5, []).append(host.send(orwrite(5, 1), block(1 << data.draw(st.integers(0, 7)))))
+                or_data = block(1 << data.draw(st.integers(0, 7)))
+                writes.setdefault(5, []).append(host.send(c.blocks_16(0x8B, 5, 1), or_data))
             case "write":
                 lba = data.draw(st.integers(4, 6))
                 writes.setdefault(lba, []).append(host.send(c.write_10(lba, 1), block(0)))

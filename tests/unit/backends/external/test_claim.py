@@ -1,4 +1,7 @@
-"""COMPARE AND WRITE on an external LU: under a RESERVE of its own, given back, and never written after one was lost."""
+"""COMPARE AND WRITE on an external LU: under a RESERVE of its own, given back, and never written after one was lost.
+
+An array that has no RESERVE has no such commands, and hosts are told so.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import struct
 from scsi.logical_unit import LogicalUnit
 from scsi.target import TargetPort
 from tests.support import commands as c
-from tests.support.fake_array import FakeUnit, Rig
+from tests.support.fake_array import FakeUnit, Rig, lun_bytes
 
 BLOCK = 512
 OLD, NEW = bytes(BLOCK), b"n" * BLOCK
@@ -18,8 +21,8 @@ COMPARE_AND_WRITE = struct.pack(">BBQ3xBxx", 0x89, 0, 5, 1)
 class Bench:
     """A host, a logical unit that is all of an external LU, and the array."""
 
-    def __init__(self) -> None:
-        self.rig = Rig(FakeUnit())
+    def __init__(self, *, reservable: bool = True) -> None:
+        self.rig = Rig(FakeUnit(reservable=reservable))
         self.host = c.Host(TargetPort(), LogicalUnit(self.rig.unit, c.NAA))
         self.rig.array.journal.clear()
 
@@ -94,3 +97,34 @@ def test_a_lu_that_is_away_is_not_claimed() -> None:
     bench = Bench()
     bench.rig.unit.set_pending("gone")
     assert bench.compare_and_write().outcome == "02/04/01"
+
+
+def test_a_lu_is_asked_once_whether_it_can_be_reserved_and_is_not_reserved_for_it() -> None:
+    bench = Bench()
+    assert bench.rig.array.operations(RESERVE, RELEASE) == []
+    assert bench.rig.unit.claimable
+    bench.rig.path.cut()
+    bench.rig.reconnect()
+    assert bench.rig.array.operations(RESERVE, RELEASE) == []
+    assert Rig(FakeUnit()).array.operations(RESERVE, RELEASE) == [RELEASE]
+
+
+def test_a_lu_that_another_initiator_has_reserved_can_be_reserved() -> None:
+    rig = Rig(FakeUnit(reserved_by=99), connect=False)
+    rig.external.expect(lun_bytes(1), blocks=2048)
+    rig.reconnect()
+    assert rig.unit.claimable
+    assert rig.lu.reserved_by == 99
+
+
+def test_a_lu_that_can_not_be_reserved_has_no_commands_that_need_it_and_says_so() -> None:
+    bench = Bench(reservable=False)
+    assert not bench.rig.unit.claimable
+    host = bench.host
+    assert host.send(c.inquiry(0xB0, 0xFF)).data[5] == 0, "MAXIMUM COMPARE AND WRITE LENGTH"
+    assert not {0x89, 0x8B} & set(host.send(c.report_opcodes()).data[4::8])
+    for cdb, data in ((COMPARE_AND_WRITE, OLD + NEW), (c.blocks_16(0x8B, 5, 1), NEW)):
+        assert host.send(c.report_opcodes(1, cdb[0])).data[1] == 0x01, "not supported"
+        assert host.send(cdb, data).outcome == "05/20/00"
+    assert host.send(c.report_opcodes(2, 0x7F, 0x000E)).data[1] == 0x01
+    assert bench.opcodes() == []

@@ -81,7 +81,7 @@ def test_the_first_holder_brings_the_reservation_and_the_last_ends_it() -> None:
     assert rig.drop(second) == ["dropped"]
     assert not rig.reserved()
     assert not rig.fences.held(rig.unit)
-    assert rig.array.operations(RELEASE) == [RELEASE]
+    assert rig.array.operations(RESERVE, RELEASE)[-2:] == [RESERVE, RELEASE]
     assert rig.unit.before_ready == []
 
 
