@@ -1,12 +1,11 @@
-"""Logical block provisioning: WRITE SAME, UNMAP, GET LBA STATUS, and what hosts are told of them.
+"""Logical block provisioning: WRITE SAME and UNMAP, and what hosts are told of them.
 
 How this works. Blocks that were unmapped read as zeroes (LBPRZ), always. Whether they give storage back is the volume's
 business (`Volume.deallocation`). A unit on a volume that does, if only in part, is thin (LBPME): what can not be given
 back is written with zeroes. A unit on a volume that never does is fully provisioned and has no UNMAP: a host would have
 it write zeroes for nothing, as long as the unit is. There are no anchored blocks.
 
-Spec: SBC-4 "WRITE SAME (10) command" and those after it, "UNMAP command", "GET LBA STATUS (16) command",
-"Logical Block Provisioning VPD page".
+Spec: SBC-4 "WRITE SAME (10) command" and those after it, "UNMAP command", "Logical Block Provisioning VPD page".
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from scsi.nexus import Nexus
 from scsi.sense import error_of
 from scsi.steps import Steps
 from scsi.tasks import Task
-from scsi.volume import Allocation, Buffer, Done, VolumeError
+from scsi.volume import Buffer, Done, VolumeError
 
 if TYPE_CHECKING:
     from scsi.logical_unit import LogicalUnit
@@ -42,16 +41,12 @@ if TYPE_CHECKING:
 MAX_WRITE_SAME_BYTES: Final = 16 << 20
 MAX_UNMAP_BYTES: Final = 64 << 20
 MAX_UNMAP_DESCRIPTORS: Final = 256
-MOST_STATUS_DESCRIPTORS: Final = 64
 
 _ANCHOR, _UNMAP, _NO_DATA_OUT = 0x10, 0x08, 0x01
 _OFFSETS = {0x41: (1, 7), 0x93: (1, 10), 0x7F: (10, 28)}  # of the flags and the number of blocks, by opcode
 
 _LIST_HEADER = Struct(">HH4x")
 _DESCRIPTOR = Struct(">QI4x")
-_STATUS_HEADER = Struct(">I4x")
-_STATUS_DESCRIPTOR = Struct(">QIB3x")
-_MAPPED, _DEALLOCATED = 0, 1
 
 _decode_10 = Struct(">xBIxH").unpack_from
 _decode_16 = Struct(">xBQI").unpack_from
@@ -223,59 +218,6 @@ def _joined(ranges: Iterable[_Range]) -> list[_Range]:
     return joined
 
 
-# --- GET LBA STATUS ---------------------------------------------------------------------------------------------------
-
-
-def _decode_get_lba_status(cdb: bytes) -> tuple[int, int, int, int]:
-    return 0, int.from_bytes(cdb[2:10], "big"), 0, int.from_bytes(cdb[10:14], "big")
-
-
-def handle_get_lba_status(unit: LogicalUnit, task: Task, fields: tuple[int, int, int, int]) -> None:
-    """GET LBA STATUS (16)."""
-    _, lba, _, allocation_length = fields
-    refuse_unready(unit)
-    capacity = unit.volume.blocks
-    if lba >= capacity:
-        raise LbaOutOfRange(f"{lba} of {capacity}", information=lba)
-
-    wanted = min(capacity - lba, 0xFFFFFFFF)
-    room = _room(allocation_length)
-    runs: list[Allocation] = []
-
-    def done(result: list[Allocation] | VolumeError) -> None:
-        if isinstance(result, VolumeError):
-            unit.fail(task, error_of(result))
-            return
-        for run in result:
-            if runs and runs[-1].mapped is run.mapped:
-                runs[-1] = Allocation(runs[-1].blocks + run.blocks, run.mapped)
-            else:
-                runs.append(run)
-        known = sum(run.blocks for run in runs)
-        # A volume may know the first blocks only, as one of several regions does. A run may go on, so one more is asked
-        # for than there is room for.
-        if known < wanted and len(runs) <= room:
-            unit.volume.allocation(lba + known, wanted - known, done)
-        else:
-            unit.finish(task, _encode_status(lba, runs[:room])[:allocation_length])
-
-    unit.volume.allocation(lba, wanted, done)
-
-
-def _room(allocation_length: int) -> int:
-    """Say how many descriptors are put together: as many as there is room for, and one at least."""
-    fitting = (allocation_length - _STATUS_HEADER.size) // _STATUS_DESCRIPTOR.size
-    return min(max(fitting, 1), MOST_STATUS_DESCRIPTORS)
-
-
-def _encode_status(lba: int, runs: list[Allocation]) -> bytes:
-    data = b""
-    for blocks, mapped in runs:
-        data += _STATUS_DESCRIPTOR.pack(lba, blocks, _MAPPED if mapped else _DEALLOCATED)
-        lba += blocks
-    return _STATUS_HEADER.pack(len(data) + 4) + data
-
-
 # --- Common to them ---------------------------------------------------------------------------------------------------
 
 
@@ -334,17 +276,5 @@ ROWS: tuple[Command, ...] = (
         medium=Medium.WRITE,
         available=_has_unmap,
         timeout_s=60,
-    ),
-    Command(
-        "GET LBA STATUS (16)",
-        usage="9e 12 ffffffffffffffff ffffffff 00 04",
-        decode=_decode_get_lba_status,
-        run=handle_get_lba_status,
-        direction=Direction.TO_INITIATOR,
-        allow=Allow.WRITE_EXCLUSIVE,
-        spec="SBC-4 GET LBA STATUS (16) command",
-        service_action=True,
-        medium=Medium.READ,
-        timeout_s=30,
     ),
 )

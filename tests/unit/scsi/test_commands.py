@@ -52,7 +52,12 @@ def test_a_usage_map_begins_with_the_opcode_and_has_the_length_of_its_group(row:
 
 # Commands that have no LBA and length in their CDB: what they may overlap.
 MOST_BLOCKS = {"COMPARE AND WRITE": 0xFF, "WRITE ATOMIC (16)": 0xFFFF}
-RANGES = {"UNMAP": (0, 2**64), "GET LBA STATUS (16)": (2**64 - 1, 0), "ORWRITE (32)": (0, 2**64)}
+RANGES = {
+    "UNMAP": (0, 2**64),
+    "GET LBA STATUS (16)": (2**64 - 1, 0),
+    "GET LBA STATUS (32)": (2**64 - 1, 0),
+    "ORWRITE (32)": (0, 2**64),
+}
 
 
 @pytest.mark.parametrize("row", COMMANDS.rows, ids=lambda row: row.name)

@@ -1,4 +1,4 @@
-"""WRITE SAME, UNMAP, GET LBA STATUS, and what INQUIRY and READ CAPACITY say of them."""
+"""WRITE SAME, UNMAP, and what INQUIRY and READ CAPACITY say of them."""
 
 import struct
 
@@ -10,7 +10,7 @@ from scsi.logical_unit import LogicalUnit
 from scsi.provisioning import MAX_UNMAP_BYTES, MAX_UNMAP_DESCRIPTORS, MAX_WRITE_SAME_BYTES
 from scsi.target import TargetPort
 from scsi.task_management import Function, Response
-from scsi.volume import AllocationDone, Deallocation, Fault, VolumeError
+from scsi.volume import Deallocation, Fault, VolumeError
 from tests.support import commands as c
 from tests.support.memory_volume import MemoryVolume
 
@@ -395,65 +395,12 @@ def test_x1_x2_x3_a_thin_unit_says_so_wherever_linux_looks(host: c.Host) -> None
     assert struct.unpack_from(">IIII", limits, 20) == (MAX_UNMAP_BYTES // BLOCK, MAX_UNMAP_DESCRIPTORS, 8, 1 << 31)
 
 
-# --- GET LBA STATUS ---------------------------------------------------------------------------------------------------
-
-
-def test_get_lba_status_gives_the_runs_from_its_block_on(host: c.Host, volume: MemoryVolume) -> None:
-    send_unmap(host, (8, 8), (24, BLOCKS - 24))
-    assert statuses(host.send(lba_status(0)).data) == [(0, 8, 0), (8, 8, 1), (16, 8, 0), (24, BLOCKS - 24, 1)]
-    assert statuses(host.send(lba_status(12)).data) == [(12, 4, 1), (16, 8, 0), (24, BLOCKS - 24, 1)]
-    assert statuses(host.send(lba_status(BLOCKS - 1)).data) == [(BLOCKS - 1, 1, 1)]
-
-
-def test_get_lba_status_is_cut_at_the_allocation_length(host: c.Host) -> None:
-    send_unmap(host, (8, 8), (24, 8))
-    whole = host.send(lba_status(0)).data
-    for length in range(len(whole)):
-        data = host.send(lba_status(0, length)).data
-        assert len(data) <= length
-        assert data[4:] == whole[4 : len(data)]
-
-
-def test_get_lba_status_goes_on_where_a_volume_knows_the_first_blocks_only(
-    host: c.Host, volume: MemoryVolume, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for lba, blocks in ((0, 3), (10, 30)):
-        volume.unmap(lba, blocks, lambda _: None)
-    whole = volume.allocation
-    asked = []
-
-    def a_part(lba: int, blocks: int, done: AllocationDone) -> None:
-        asked.append(lba)
-        whole(lba, min(blocks, 7), done)
-
-    monkeypatch.setattr(volume, "allocation", a_part)
-    wanted = [(0, 3, 1), (3, 7, 0), (10, 30, 1), (40, BLOCKS - 40, 0)]
-    assert statuses(host.send(lba_status(0)).data) == wanted
-    assert asked[:3] == [0, 7, 14]
-    asked.clear()
-    assert statuses(host.send(lba_status(0, 24 + 16)).data) == wanted[:2]
-    assert asked == [0, 7], "no more than there is room for"
-
-
 def test_verify_compares_unmapped_blocks_as_vpd_b1_says(host: c.Host) -> None:
     assert vpd(host, 0xB1)[8] & 0x01, "VBULS"
     send_unmap(host, (8, 8))
     assert host.send(c.blocks_10(0x2F, 8, 2, 0x02), 2 * ZEROES).outcome == "GOOD"
     assert host.send(c.blocks_10(0x2F, 8, 8, 0x06), ZEROES).outcome == "GOOD"
     assert host.send(c.blocks_10(0x2F, 8, 8, 0x06), X).outcome == "0E/1D/00"
-
-
-def test_get_lba_status_past_the_end_is_out_of_range(host: c.Host) -> None:
-    for lba in (BLOCKS, 2**31):
-        answer = host.send(lba_status(lba))
-        assert answer.outcome == "05/21/00"
-        assert answer.sense.information == lba
-
-
-def test_get_lba_status_that_the_volume_can_not_answer_says_why(host: c.Host, volume: MemoryVolume) -> None:
-    assert statuses(host.send(lba_status(0)).data) == [(0, BLOCKS, 0)]
-    volume.unready = VolumeError(Fault.BLOCKED)
-    assert host.send(lba_status(0)).outcome == "02/04/03"
 
 
 # --- A model ----------------------------------------------------------------------------------------------------------
