@@ -35,8 +35,8 @@ _unpack_16 = Struct(">2xQI").unpack_from
 _unpack_32 = Struct(">12xQI4xI").unpack_from
 
 
-# As of any row that reads: flags, first block, and how many blocks it is about, which is none that it would have to wait
-# for. Then SCAN LENGTH, 0 for no limit, and ALLOCATION LENGTH.
+# As of any row that reads: flags, first block, number of blocks, which is 0 because it need not wait for any that are
+# written. Then SCAN LENGTH, 0 for no limit, and ALLOCATION LENGTH.
 def _decode_16(cdb: bytes) -> Fields:
     lba, allocation_length = _unpack_16(cdb)
     return 0, lba, 0, 0, allocation_length

@@ -164,6 +164,7 @@ ANSWERS = {
     "05/1A/00",
     "05/26/00",
     "05/2C/00",
+    "05/2C/0C",
     "0E/1D/00",
 }
 
@@ -181,7 +182,7 @@ def test_every_opcode_with_any_bits_gets_an_answer_that_fits(opcode: int, rest: 
 
 
 # Offset and size of the ALLOCATION LENGTH, by the length of the CDB, and where it is elsewhere.
-ALLOCATION = {6: (4, 1), 10: (7, 2), 12: (6, 4), 16: (10, 4)}
+ALLOCATION = {6: (4, 1), 10: (7, 2), 12: (6, 4), 16: (10, 4), 32: (28, 4)}
 ALLOCATION_OF = {"INQUIRY": (3, 2), "RECEIVE DIAGNOSTIC RESULTS": (3, 2), "READ BUFFER (10)": (6, 3)}
 # What else a CDB needs to be one that is answered: value by offset.
 FIELDS = {
