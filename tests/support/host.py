@@ -19,6 +19,8 @@ from tests.support.annexd import TARGET_NAME
 GOOD = 0x00
 CHECK_CONDITION = 0x02
 LIMIT_S = 30.0
+CDB_BYTES = 16
+SCSI_COMMAND = 0x01  # opcode of a PDU
 UNIT_ATTENTION = 0x06
 
 
@@ -48,6 +50,7 @@ class Host:
             options = replace(options, initial_r2t=True, immediate_data=False, max_burst_length=8192)
         self._over = False
         self._ready = False
+        self._long_cdbs: dict[bytes, bytes] = {}  # to be sent: by its first 16 bytes, the rest of a CDB
         self._connection = InitiatorConnection(options, time.monotonic, os.urandom)
         try:
             self._socket = socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S)
@@ -69,14 +72,35 @@ class Host:
     def submit(
         self, cdb: bytes, done: Callable[[Task], None], *, data_out: bytes = b"", data_in_bytes: int = 0, lun: int = 0
     ) -> None:
-        """Send a command; `done` comes from within `pump` or `wait`."""
+        """Send a command, with a CDB of any length; `done` comes from within `pump` or `wait`."""
         raw_lun = bytes((0, lun)) + bytes(6)
-        self._connection.submit(raw_lun, cdb, data_out, data_in_bytes, done, LIMIT_S)
+        if len(cdb) > CDB_BYTES:
+            self._long_cdbs[cdb[:CDB_BYTES]] = cdb[CDB_BYTES:]
+        self._connection.submit(raw_lun, cdb[:CDB_BYTES], data_out, data_in_bytes, done, LIMIT_S)
 
     def send(self, buffers: list[bytes | bytearray | memoryview]) -> None:
         """Send raw bytes."""
+        if self._long_cdbs:
+            buffers = [self._lengthened(b"".join(buffers))]
         for buffer in buffers:
             self._socket.sendall(buffer)
+
+    def _lengthened(self, stream: bytes) -> bytes:
+        """Put the rest of each long CDB into an additional header segment, which annex as initiator never sends.
+
+        Spec: RFC 7143 11.2.2.3 "Extended CDB AHS".
+        """
+        pdus = b""
+        while stream:
+            end = 48 + (int.from_bytes(stream[5:8], "big") + 3) // 4 * 4
+            header, data, stream = stream[:48], stream[48:end], stream[end:]
+            rest = self._long_cdbs.pop(header[32:], b"") if header[0] & 0x3F == SCSI_COMMAND else b""
+            if rest:
+                segment = struct.pack(">HBx", len(rest) + 1, 0x01) + rest
+                header = header[:4] + bytes((len(segment) // 4,)) + header[5:]
+                header += segment
+            pdus += header + data
+        return pdus
 
     def pump(self, timeout_s: float) -> None:
         """Send what there is, and take what comes within `timeout_s`.
