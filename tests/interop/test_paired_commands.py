@@ -19,7 +19,7 @@ from scsi.command_set import COMMANDS
 from scsi.commands import Medium
 from tests.support import commands as c
 from tests.support.host import GOOD, SYNCHRONIZE_CACHE, Host, sense_of, write_cdb
-from tests.support.pair_commands import array_out, naa_of, wait_for_pair
+from tests.support.pair_commands import array_out, naa_of, the_pair, wait_for_pair
 from tests.support.paired import LEG_BYTES, Paired, paired
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.slow]
 BLOCK = 512
 BLOCKS = LEG_BYTES // BLOCK
 SOURCE_LUN = 2
+MARK_BLOCKS = 8  # that one bit of the map of differences stands for
 UNMAP_BIT, NO_DATA_OUT = 0x08, 0x01
 CLEAR = 1  # BMOP of ORWRITE (32)
 
@@ -156,8 +157,8 @@ WRITES_FROM_WITHIN = {"EXTENDED COPY (LID1)", "SANITIZE (OVERWRITE)", "SANITIZE 
 class Bench:
     """A pair, a host of it, and what the pair has to hold."""
 
-    def __init__(self, running: Paired, host: Host) -> None:
-        self.running = running
+    def __init__(self, legs: Paired, host: Host) -> None:
+        self.legs = legs
         self.host = host
         self.content = bytearray(LEG_BYTES)
         self.rng = random.Random(5)
@@ -177,18 +178,16 @@ class Bench:
     def expect(self, lba: int, data: bytes) -> None:
         self.content[lba * BLOCK : lba * BLOCK + len(data)] = data
 
-    def issue(self, make: Make) -> Callable[[], None]:
-        """Fill an area, and give what sends the command for it."""
+    def prepare(self, make: Make) -> Order:
+        """Fill an area, and make a command for it."""
         lba, found = self.fill()
-        order = make(lba, found, self.rng)
+        return make(lba, found, self.rng)
 
-        def send() -> None:
-            self.send(order.cdb, order.data)
-            before = bytes(self.content)
-            self.expect(order.lba, order.content)
-            assert self.content != before, "the command has to change something"
-
-        return send
+    def issue(self, order: Order) -> None:
+        before = bytes(self.content)
+        self.send(order.cdb, order.data)
+        self.expect(order.lba, order.content)
+        assert self.content != before, "the command has to change something"
 
     def check(self, *legs: Path) -> None:
         self.send(SYNCHRONIZE_CACHE)
@@ -201,22 +200,35 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    with paired(tmp_path_factory.mktemp("pair")) as running, Host(running.annexd.port) as host:
-        yield Bench(running, host)
-    assert "Traceback" not in running.annexd.log()
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    with paired(tmp_path_factory.mktemp("pair")) as legs, Host(legs.annexd.port) as host:
+        yield Bench(legs, host)
+        assert "Traceback" not in legs.annexd.log()
+
+
+@pytest.fixture
+def bench(shared: Bench) -> Bench:
+    """Give it with the pair in PAIR, wherever the test before has left it."""
+    if the_pair(shared.host).state == PairState.PSUS:
+        shared.command_pair(ArrayOut.PAIR_RESYNC)
+    wait_for_pair(shared.host, PairState.PAIR)
+    shared.content[:] = shared.legs.local.read_bytes()
+    return shared
 
 
 def both_legs_have_it_mirrored_and_after_a_resync(bench: Bench, make: Make) -> None:
-    local, remote = bench.running.local, bench.running.remote
-    bench.issue(make)()
+    local, remote = bench.legs.local, bench.legs.remote
+    bench.issue(bench.prepare(make))
     bench.check(local, remote)
 
-    send = bench.issue(make)
+    order = bench.prepare(make)
     bench.command_pair(ArrayOut.PAIR_SPLIT)
+    assert the_pair(bench.host).out_of_sync_blocks == 0
     old = bytes(bench.content)
-    send()
+    bench.issue(order)
     bench.check(local)
+    changed = sum(old[at : at + BLOCK] != bench.content[at : at + BLOCK] for at in range(0, LEG_BYTES, BLOCK))
+    assert changed <= the_pair(bench.host).out_of_sync_blocks < len(order.content) // BLOCK + 2 * MARK_BLOCKS
     assert remote.read_bytes() == old, "split"
     bench.command_pair(ArrayOut.PAIR_RESYNC)
     wait_for_pair(bench.host, PairState.PAIR)
