@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from backends.devices.state import DeviceState
@@ -90,3 +90,14 @@ class Units:
         """Name the hosts to which an explicit ACL maps the unit read-write."""
         unit = self._by_naa.get(naa)
         return hosts.read_write_hosts(self.config, unit.virtual_device.name) if unit else frozenset()
+
+    def traffic(self, naas: Sequence[bytes]) -> Callable[[], int]:
+        """Give what counts the reads and writes of hosts on these units, and on all others on the same devices."""
+        units = [unit for naa in naas if (unit := self._by_naa.get(naa)) is not None]
+        devices = {id(region.device) for unit in units for region in unit.virtual_device.regions}
+        counters = [
+            unit.logical_unit.counters
+            for unit in self._by_naa.values()
+            if any(id(region.device) in devices for region in unit.virtual_device.regions)
+        ]
+        return lambda: sum(counter.reads + counter.writes for counter in counters)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from backends.pairs.admission import Existing, check_command, check_create
@@ -17,6 +17,7 @@ from backends.pairs.building import PairBuilder
 from backends.pairs.creation import PairCreation
 from backends.pairs.fences import FenceService
 from backends.pairs.operations import PairOperations
+from backends.pairs.pacing import Operations
 from backends.pairs.pair import Pair, PairOptions, PairParts
 from backends.pairs.stable_file import OsDirectory, StableDirectory
 from backends.pairs.states import PairCommand
@@ -76,7 +77,7 @@ class PairBook:
         self._workers = workers
         self._store = PairStore(OsDirectory(directory) if isinstance(directory, Path) else directory)
         self._units = units
-        self._builder = PairBuilder(scheduler, workers, fences, units, self.options, _Hosts())
+        self._builder = PairBuilder(scheduler, workers, fences, units, self.options, _Hosts(units))
         self._pairs: dict[int, Pair] = {}
         self._operations: dict[int, PairOperations] = {}
         self._forming: deque[Callable[[Callable[[], None]], None]] = deque()  # creations and deletions, one at a time
@@ -295,10 +296,16 @@ class _Newcomer:
 
 
 class _Hosts:
-    """Tells hosts of what pairs do by themselves."""
+    """Tells hosts of what pairs do by themselves, and counts what hosts do."""
+
+    def __init__(self, units: UnitDirectory) -> None:
+        self._units = units
 
     def state_changed(self, pair: Pair) -> None:
         tell_hosts(pair, None)
+
+    def traffic(self, naas: Sequence[bytes]) -> Operations:
+        return self._units.traffic(naas)
 
 
 def tell_hosts(pair: Pair, but: Nexus | None) -> None:

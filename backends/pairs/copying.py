@@ -11,56 +11,44 @@ from functools import partial
 
 from backends.pairs.dirty_map import Run
 from backends.pairs.mirror import Mirror
-from backends.pairs.walking import Chunk, Walk, WalkEnd, WalkLimits
-from backends.scheduler import Scheduler
+from backends.pairs.moving import Move
+from backends.pairs.walking import Chunk, Walk, WalkEnd, WalkLimits, WalkTime
 from scsi.volume import Buffer, Fault, VolumeError
 
 
 class Copy(Walk):
     """Copies the dirty blocks, until there is none that can be copied."""
 
-    def __init__(
-        self, mirror: Mirror, scheduler: Scheduler, limits: WalkLimits, ended: Callable[[WalkEnd], None]
-    ) -> None:
-        super().__init__(mirror, scheduler, limits, ended)
+    def __init__(self, mirror: Mirror, time: WalkTime, limits: WalkLimits, ended: Callable[[WalkEnd], None]) -> None:
+        super().__init__(mirror, time, limits, ended)
         self._cursor = 0
+        self._in_hole = False  # the last chunk had no storage at the source: the next one may not have either
 
     def next_run(self) -> Run | None:
         dirty = self.mirror.dirty
-        run = dirty.next_run(self._cursor, self.chunk_blocks, self.bad)
+        most = 1 << dirty.extent_shift if self._in_hole else self.piece_blocks
+        run = dirty.next_run(self._cursor, most, self.bad)
         if run is None and self._cursor and not self._under_way:
             # Once more from the start, for what was marked behind the cursor.
-            run = dirty.next_run(0, self.chunk_blocks, self.bad)
+            run = dirty.next_run(0, most, self.bad)
         if run is not None:
             self._cursor = run.lba + run.blocks
         return run
 
     def work(self, chunk: Chunk) -> None:
-        mirror = self.mirror
-        bit_blocks = 1 << mirror.dirty.bit_shift
-        lba, blocks = chunk.run
+        Move(chunk, self.chunk_blocks, self._moved).start()
 
-        def was_read(result: Buffer | VolumeError) -> None:
-            if isinstance(result, VolumeError):
-                chunk.failed(self.source, result, bit_blocks)
-            elif self.rewrite:
-                mirror.legs[self.source].write(lba, result, False, partial(was_rewritten, result))
-            else:
-                mirror.legs[self.target].write(lba, result, False, was_written)
-
-        def was_rewritten(data: Buffer, error: VolumeError | None) -> None:
-            if error is not None:
-                chunk.failed(self.source, error, bit_blocks)
-            else:
-                mirror.legs[self.target].write(lba, data, False, was_written)
-
-        def was_written(error: VolumeError | None) -> None:
-            if error is not None:
-                chunk.failed(self.target, error, bit_blocks)
-            else:
-                self._copied(chunk)
-
-        mirror.legs[self.source].read(lba, blocks, was_read)
+    def _moved(self, move: Move) -> None:
+        chunk = move.chunk
+        self._in_hole = move.hole_blocks == chunk.run.blocks
+        if move.too_long:
+            for lba in range(chunk.lba, chunk.end, self.chunk_blocks):
+                self.begin(Run(lba, min(self.chunk_blocks, chunk.end - lba)))
+            chunk.finish()
+            return
+        if move.hole_blocks and self.mirror.legs[self.target].deallocation is not None:
+            self.give_back(move.hole_blocks)
+        self._copied(chunk)
 
     def _copied(self, chunk: Chunk) -> None:
         mirror = self.mirror
@@ -71,7 +59,7 @@ class Copy(Walk):
         for extent in range(chunk.lba >> shift, ((chunk.end - 1) >> shift) + 1):
             mirror.log.open[extent] = mirror.log.stamp
         mirror.dirty.clear(*chunk.run)
-        self.done_blocks += chunk.run.blocks
+        self.did(chunk.run.blocks)
         chunk.finish()
 
 
@@ -80,14 +68,12 @@ class Comparison(Walk):
 
     marks_first = False  # nearly all of it is equal
 
-    def __init__(
-        self, mirror: Mirror, scheduler: Scheduler, limits: WalkLimits, ended: Callable[[WalkEnd], None]
-    ) -> None:
-        super().__init__(mirror, scheduler, limits, ended)
+    def __init__(self, mirror: Mirror, time: WalkTime, limits: WalkLimits, ended: Callable[[WalkEnd], None]) -> None:
+        super().__init__(mirror, time, limits, ended)
         self._cursor = 0
 
     def next_run(self) -> Run | None:
-        blocks = min(self.chunk_blocks, self.mirror.dirty.blocks - self._cursor)
+        blocks = min(self.piece_blocks, self.mirror.dirty.blocks - self._cursor)
         if blocks <= 0:
             return None
         run = Run(self._cursor, blocks)
@@ -128,7 +114,7 @@ class Comparison(Walk):
             opened(None)
 
     def _compare(self, chunk: Chunk, ours: memoryview, theirs: memoryview) -> None:
-        self.done_blocks += chunk.run.blocks
+        self.did(chunk.run.blocks)
         if ours == theirs:
             chunk.finish()
             return

@@ -23,6 +23,7 @@ from backends.pairs.intent_log import IntentLog
 from backends.pairs.mirror import Mirror
 from backends.pairs.mirror_faults import STATE_HOLD, WaitLimits, WriteFaults
 from backends.pairs.mirror_flush import Flushes
+from backends.pairs.pacing import Operations, Pace, Pacer
 from backends.pairs.record_writer import RecordWriter, Stored
 from backends.pairs.slot_file import SlotFile
 from backends.pairs.states import MIRRORED, PairEvent, Roles, Step
@@ -76,10 +77,13 @@ class PairParts:
 
 
 class PairListener(Protocol):
-    """Who tells the hosts."""
+    """Who knows the hosts."""
 
     def state_changed(self, pair: Pair) -> None:
         """The pair has become PSUE by itself: 06/80/80 to every nexus."""
+
+    def traffic(self, naas: Sequence[bytes]) -> Operations:
+        """Give what counts the reads and writes of hosts on these LUs, and on all others on the same devices."""
 
 
 class Pair:
@@ -117,7 +121,9 @@ class Pair:
         )
         external = [unit.virtual_device.external_units() if unit else [] for unit in units]
         self.fences = PairFences(record.number, external, fence_service, self._paths_changed)
-        self.synchronizer = Synchronizer(self, scheduler, replace(options.walk, pace_mib_s=record.pace_mib_s))
+        pace = Pace(record.pace_mib_s, record.least_pace_mib_s)
+        pacer = Pacer(scheduler, pace, lambda: listener.traffic((self.naa(0), self.naa(1))))
+        self.synchronizer = Synchronizer(self, scheduler, options.walk, pacer)
         self.volumes = [PairedVolume(mirror, self.flushes, self, leg) for leg in (0, 1)]
         self.damaged = parts.slot is None
         self.last_error = ""
@@ -190,6 +196,11 @@ class Pair:
         """Take a step of the table."""
         primary, current = pair_states.turn(step.roles, self.record.primary, self.record.current)
         self.change(done, hold=hold, state=step.state, primary=primary, current=current, **changes)
+
+    def set_pace(self, pace: Pace, done: Stored) -> None:
+        """Change how fast the pair copies, from now on; `done` when that is stable, or could not be made so."""
+        self.synchronizer.set_pace(pace)
+        self.change(done, hold=False, pace_mib_s=pace.most_mib_s, least_pace_mib_s=pace.least_mib_s)
 
     def close(self) -> None:
         """Stop: nothing is stored any more."""

@@ -14,6 +14,7 @@ import contextlib
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from backends.pairs.pacing import LEAST_PACE_MIB_S
 from backends.pairs.slot_file import SLOT_BYTES, DamagedError, SlotFile
 from backends.pairs.stable_file import StableDirectory
 from scsi.array_commands import FenceLevel, PairState
@@ -40,6 +41,7 @@ class PairRecord:
         unverified: a fence lapsed, and the legs were not compared since (I10).
         failed_flushes: bit set of legs with a failed flush that no copy has made up for (I8).
         secondary_old: the secondary was taken over without the latest writes.
+        least_pace_mib_s: so fast a copy goes at least, while hosts are busy.
     """
 
     number: int
@@ -57,6 +59,7 @@ class PairRecord:
     unverified: bool = False
     secondary_old: bool = False
     failed_flushes: int = 0
+    least_pace_mib_s: int = LEAST_PACE_MIB_S
 
     def encode(self) -> dict[str, Any]:
         return asdict(self)

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from backends.pairs import states as pair_states
 from backends.pairs.copying import Comparison, Copy
 from backends.pairs.mirror_faults import STATE_HOLD
+from backends.pairs.pacing import Pace, Pacer, RateMeter
 from backends.pairs.states import PairEvent
 from backends.pairs.volumes import serves
-from backends.pairs.walking import Walk, WalkEnd, WalkLimits
+from backends.pairs.walking import Walk, WalkEnd, WalkLimits, WalkTime
 from backends.scheduler import Scheduler
 from scsi.array_commands import PairState
 from scsi.errors import PairSideNotReady, PairStateForbids, ScsiError
@@ -34,13 +34,41 @@ _HOPELESS = frozenset({Fault.WRITE_PROTECTED, Fault.NO_SPACE})
 _log = logging.getLogger(__name__)
 
 
+class Progress(NamedTuple):
+    """How a copy or a comparison gets on.
+
+    Attributes:
+        blocks_a_second: over the last ten seconds; blocks that had nothing to be moved are among them.
+        seconds_left: at this rate; None when there is none.
+        stands_back: it is slower than it could be because hosts are busy.
+    """
+
+    blocks_a_second: float
+    seconds_left: float | None
+    stands_back: bool
+
+
+class Waiting(NamedTuple):
+    """What a copy or a comparison that is due waits for.
+
+    Attributes:
+        leg: the leg that is not ready, None when it is something else.
+        why: in words.
+    """
+
+    leg: int | None
+    why: str
+
+
 class Synchronizer:
     """The walks of one pair, one at a time."""
 
-    def __init__(self, pair: Pair, scheduler: Scheduler, limits: WalkLimits) -> None:
+    def __init__(self, pair: Pair, scheduler: Scheduler, limits: WalkLimits, pacer: Pacer) -> None:
         self._pair = pair
         self._scheduler = scheduler
         self._limits = limits
+        self._pacer = pacer
+        self._meter = RateMeter(scheduler)
         self._walk: Walk | None = None
         self._pauses = 0
         self._flushing = False
@@ -67,11 +95,40 @@ class Synchronizer:
         """How many blocks were compared since annexd has served the pair."""
         return self._all_blocks(Comparison)
 
-    def set_pace(self, pace_mib_s: int) -> None:
-        """Change the limit of copies, in MiB a second; 0 for none."""
-        self._limits = replace(self._limits, pace_mib_s=pace_mib_s)
+    def set_pace(self, pace: Pace) -> None:
+        """Change how fast the pair copies and compares, also what is under way."""
+        self._pacer.set(pace)
         if self._walk is not None:
-            self._walk.set_pace(pace_mib_s)
+            self._walk.look_again()
+
+    def progress(self) -> Progress | None:
+        """Tell how the copy or the comparison gets on; None when there is none."""
+        walk = self._walk
+        if walk is None:
+            return None
+        dirty = self._pair.mirror.dirty
+        left = dirty.dirty_blocks() if isinstance(walk, Copy) else dirty.blocks - walk.done_blocks
+        rate = self._meter.blocks_a_second()
+        return Progress(rate, left / rate if rate >= 1 else None, self._pacer.stands_back())
+
+    def waiting(self) -> Waiting | None:
+        """Tell what keeps a copy or a comparison that is due from going on; None when nothing does."""
+        record, mirror = self._pair.record, self._pair.mirror
+        if record.state is not PairState.COPY and not (record.state is PairState.PAIR and record.unverified):
+            return None
+        for leg, volume in enumerate(mirror.legs):
+            fault = volume.fault()
+            if fault is not None:
+                return Waiting(leg, str(fault))
+            if mirror.lapsed & (1 << leg):
+                return Waiting(leg, "its fence is not held")
+        if mirror.held_for(STATE_HOLD):
+            return Waiting(None, "the pair's new state is not stable yet")
+        if self._flushing:
+            return Waiting(None, "both legs are being flushed")
+        if self._pauses:
+            return Waiting(None, "a command is changing the pair")
+        return None
 
     def verify(self, done: Callable[[ScsiError | None], None]) -> None:
         """Compare the legs; `done` when every block was compared, or it became impossible."""
@@ -135,7 +192,9 @@ class Synchronizer:
             self._look_again_later()
             return
         self._compare_again = False
-        self._walk = kind(self._pair.mirror, self._scheduler, self._limits, self._ended)
+        self._walk = kind(
+            self._pair.mirror, WalkTime(self._scheduler, self._pacer, self._meter), self._limits, self._ended
+        )
         self._walk.rewrite = bool(record.failed_flushes & (1 << record.current))
         if kind is Copy and not self._copying:
             self._copying = True

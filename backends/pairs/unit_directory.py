@@ -93,3 +93,6 @@ class UnitDirectory(Protocol):
 
         Mappings given without an ACL do not count (vendor-commands.md, 05/80/05).
         """
+
+    def traffic(self, naas: Sequence[bytes]) -> Callable[[], int]:
+        """Give what counts the reads and writes of hosts on these units, and on all others on the same devices."""

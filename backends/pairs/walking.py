@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from backends.pairs.dirty_map import DirtyMap, Run
 from backends.pairs.intent_log import Opened
 from backends.pairs.mirror import Mirror
+from backends.pairs.pacing import SMALLER, Pacer, RateMeter
 from backends.pairs.range_order import Place
-from backends.scheduler import Scheduler
+from backends.scheduler import Scheduler, Timer
 from scsi.volume import Fault, VolumeError
 
 # After these the rest of the leg is not worth trying now.
@@ -41,17 +42,30 @@ MOST_BAD_BITS = 4096  # a leg with more bad places than this has failed
 
 @dataclass(frozen=True, slots=True)
 class WalkLimits:
-    """How hard to copy.
+    """In what pieces to copy; how fast is the business of `backends.pairs.pacing`.
 
     Attributes:
         chunk_bytes: most bytes in one read and write.
         chunks: how many are under way at once.
-        pace_mib_s: MiB a second, 0 for no limit.
     """
 
     chunk_bytes: int = 1 << 20
     chunks: int = 4
-    pace_mib_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WalkTime:
+    """What the walks of a pair have in common, and what is seen of them.
+
+    Attributes:
+        scheduler: time and the event loop.
+        pacer: says when the next chunk may go.
+        meter: how fast they go.
+    """
+
+    scheduler: Scheduler
+    pacer: Pacer
+    meter: RateMeter
 
 
 class WalkEnd:
@@ -83,9 +97,7 @@ class Walk(ABC):
         rewrite: a copy writes blocks on the source again too, since a flush of it failed.
     """
 
-    def __init__(
-        self, mirror: Mirror, scheduler: Scheduler, limits: WalkLimits, ended: Callable[[WalkEnd], None]
-    ) -> None:
+    def __init__(self, mirror: Mirror, time: WalkTime, limits: WalkLimits, ended: Callable[[WalkEnd], None]) -> None:
         self.mirror = mirror
         self.source = mirror.current
         self.target = 1 - mirror.current
@@ -95,11 +107,13 @@ class Walk(ABC):
         self.bad = DirtyMap(mirror.dirty.blocks, mirror.dirty.block_bytes)
         self.chunk_blocks = _chunk_blocks(mirror, limits.chunk_bytes)
         self._limits = limits
-        self._scheduler = scheduler
+        self._scheduler = time.scheduler
+        self._pacer = time.pacer
+        self._meter = time.meter
         self._ended = ended
         self._under_way = 0
-        self._next_at = 0.0
         self._waiting = False
+        self._timer: Timer | None = None
         self._over = False
         self._filling = False
         self._stops: list[Callable[[], None]] = []
@@ -115,6 +129,8 @@ class Walk(ABC):
         """Do the work on a chunk whose turn it is; `chunk.finish` ends it."""
 
     def start(self) -> None:
+        self._pacer.begin()
+        self._meter.begin()
         self._fill()
 
     def stop(self, done: Callable[[], None]) -> None:
@@ -126,8 +142,29 @@ class Walk(ABC):
         self._stops.append(done)
         self._fill()
 
-    def set_pace(self, pace_mib_s: int) -> None:
-        self._limits = replace(self._limits, pace_mib_s=pace_mib_s)
+    @property
+    def piece_blocks(self) -> int:
+        """How many blocks to move at once, at most."""
+        if not self._pacer.stands_back():
+            return self.chunk_blocks
+        bit_blocks = 1 << self.mirror.dirty.bit_shift
+        return max(self.chunk_blocks // SMALLER // bit_blocks, 1) * bit_blocks
+
+    def did(self, blocks: int) -> None:
+        """So many blocks are copied or compared."""
+        self.done_blocks += blocks
+        self._meter.count(blocks)
+
+    def give_back(self, blocks: int) -> None:
+        """So many blocks of a chunk did not have to be moved: the pace leaves room for others."""
+        self._pacer.give_back(blocks * self.mirror.dirty.block_bytes)
+        self.look_again()
+
+    def look_again(self) -> None:
+        """The pace has changed: do not wait for the time that the old one named."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._resume()
 
     def fail(self, leg: int, error: VolumeError) -> None:
         """End the walk because of a leg."""
@@ -155,7 +192,7 @@ class Walk(ABC):
         self._filling = True
         try:
             begun = 0
-            while not self._over and not self._halted() and self._under_way < self._limits.chunks and self._on_pace():
+            while not self._over and not self.halted() and self._under_way < self._limits.chunks and self._on_pace():
                 if begun == CHUNKS_AT_A_TIME:  # legs that answer at once must not keep the loop from everybody else
                     self._waiting = True
                     self._scheduler.call_soon(self._resume)
@@ -164,39 +201,35 @@ class Walk(ABC):
                 if run is None:
                     break
                 begun += 1
-                self._account(run)
+                self._pacer.took(run.blocks * self.mirror.dirty.block_bytes)
                 self.begin(run)
         finally:
             self._filling = False
-        if not self._under_way and not self._over and (self._halted() or not self._waiting):
+        if not self._under_way and not self._over and (self.halted() or not self._waiting):
             self._over = True
             stops, self._stops = self._stops, []
             self._ended(self.end)
             for done in stops:
                 done()
 
-    def _halted(self) -> bool:
+    def halted(self) -> bool:
+        """Tell whether nothing more is to be begun."""
         return self.end.stopped or self.end.error is not None
 
     def _on_pace(self) -> bool:
         if self._waiting:
             return False
-        delay = self._next_at - self._scheduler.now()
+        delay = self._pacer.delay()
         if delay <= 0:
             return True
         self._waiting = True
-        self._scheduler.call_later(delay, self._resume)
+        self._timer = self._scheduler.call_later(delay, self._resume)
         return False
 
     def _resume(self) -> None:
         self._waiting = False
+        self._timer = None
         self._fill()
-
-    def _account(self, run: Run) -> None:
-        pace = self._limits.pace_mib_s
-        if pace:
-            bytes_moved = run.blocks * self.mirror.dirty.block_bytes
-            self._next_at = max(self._next_at, self._scheduler.now()) + bytes_moved / (pace << 20)
 
 
 class Chunk(Place):
@@ -221,7 +254,7 @@ class Chunk(Place):
     def go(self) -> None:
         walk = self.walk
         first, last = self._extents()
-        if walk.end.stopped or walk.end.error is not None:
+        if walk.halted():
             self.finish()
         elif not walk.marks_first or all(at in walk.mirror.log.open for at in range(first, last + 1)):
             walk.work(self)

@@ -168,6 +168,7 @@ class FakeUnits:
     def __init__(self) -> None:
         self.by_naa: dict[bytes, FakePresentedUnit] = {}
         self.hosts: dict[bytes, frozenset[str]] = {}
+        self.host_operations = 0
 
     def unit(self, naa: bytes) -> FakePresentedUnit | None:
         return self.by_naa.get(naa)
@@ -177,6 +178,10 @@ class FakeUnits:
 
     def read_write_hosts(self, naa: bytes) -> frozenset[str]:
         return self.hosts.get(naa, frozenset())
+
+    def traffic(self, naas: Sequence[bytes]) -> Callable[[], int]:
+        del naas
+        return lambda: self.host_operations
 
 
 def naa_of(number: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import pytest
@@ -123,6 +124,10 @@ class Daemon:
 
     def read_write_hosts(self, naa: bytes) -> frozenset[str]:
         return self.acls.get(naa, frozenset())
+
+    def traffic(self, naas: Sequence[bytes]) -> Callable[[], int]:
+        del naas
+        return lambda: 0
 
     # Commands
 
