@@ -8,148 +8,25 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from scsi.array_commands import ArrayOut, PairState
 from scsi.command_set import COMMANDS
 from scsi.commands import Medium
-from tests.support import commands as c
 from tests.support.host import GOOD, SYNCHRONIZE_CACHE, Host, sense_of, write_cdb
 from tests.support.pair_commands import array_out, naa_of, the_pair, wait_for_pair
 from tests.support.paired import LEG_BYTES, Paired, paired
+from tests.support.writing_commands import AREA_BLOCKS, BLOCK, MAKERS, SANITIZES, Make, Order
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
-BLOCK = 512
 BLOCKS = LEG_BYTES // BLOCK
 SOURCE_LUN = 2
 MARK_BLOCKS = 8  # that one bit of the map of differences stands for
-UNMAP_BIT, NO_DATA_OUT = 0x08, 0x01
-CLEAR = 1  # BMOP of ORWRITE (32)
-
-
-class Order(NamedTuple):
-    """One command, and what it leaves in the blocks that it is about."""
-
-    cdb: bytes
-    data: bytes
-    lba: int
-    content: bytes
-
-
-Make = Callable[[int, bytes, random.Random], Order]
-MAKERS: dict[str, Make] = {}
-AREA_BLOCKS = 40  # that a command finds random data in; it is about some of them
-
-
-def write(name: str, encode: Callable[[int, int, int], bytes]) -> None:
-    """Take a command that writes its data as it is."""
-
-    def make(lba: int, _found: bytes, rng: random.Random) -> Order:
-        data = rng.randbytes(24 * BLOCK)
-        return Order(encode(lba, 24, 0), data, lba, data)
-
-    MAKERS[name] = make
-
-
-def same(name: str, encode: Callable[[int, int, int], bytes], flags: int = 0) -> None:
-    """Take a WRITE SAME: of a random block, of zeroes to be unmapped, or of zeroes without any data."""
-
-    def make(lba: int, _found: bytes, rng: random.Random) -> Order:
-        block = bytes(BLOCK) if flags else rng.randbytes(BLOCK)
-        return Order(encode(lba, 33, flags), b"" if flags & NO_DATA_OUT else block, lba, 33 * block)
-
-    MAKERS[name] = make
-
-
-def combine(name: str, encode: Callable[[int, int], bytes], function: Callable[[int, int], int]) -> None:
-    """Take an ORWRITE."""
-
-    def make(lba: int, found: bytes, rng: random.Random) -> Order:
-        data = rng.randbytes(9 * BLOCK)
-        return Order(encode(lba, 9), data, lba, bytes(map(function, found, data)))
-
-    MAKERS[name] = make
-
-
-def sixth(opcode: int) -> Callable[[int, int, int], bytes]:
-    return lambda lba, blocks, _flags: bytes((opcode,)) + lba.to_bytes(3, "big") + bytes((blocks, 0))
-
-
-def tenth(opcode: int) -> Callable[[int, int, int], bytes]:
-    return lambda lba, blocks, flags: c.blocks_10(opcode, lba, blocks, flags)
-
-
-def twelfth(opcode: int) -> Callable[[int, int, int], bytes]:
-    return lambda lba, blocks, flags: c.blocks_12(opcode, lba, blocks, flags)
-
-
-def sixteenth(opcode: int) -> Callable[[int, int, int], bytes]:
-    return lambda lba, blocks, flags: c.blocks_16(opcode, lba, blocks, flags)
-
-
-def long(action: int) -> Callable[[int, int, int], bytes]:
-    return lambda lba, blocks, flags: c.blocks_32(action, lba, blocks, flags)
-
-
-def unmap(lba: int, _found: bytes, _rng: random.Random) -> Order:
-    ranges = struct.pack(">QI4x", lba, 8) + struct.pack(">QI4x", lba + 8, 9)
-    data = struct.pack(">HH4x", 6 + len(ranges), len(ranges)) + ranges
-    return Order(struct.pack(">B6xHx", 0x42, len(data)), data, lba, bytes(17 * BLOCK))
-
-
-def compare_and_write(lba: int, found: bytes, rng: random.Random) -> Order:
-    new = rng.randbytes(5 * BLOCK)
-    return Order(struct.pack(">BxQ3xBxx", 0x89, lba, 5), found[: 5 * BLOCK] + new, lba, new)
-
-
-def write_atomic(lba: int, _found: bytes, rng: random.Random) -> Order:
-    data = rng.randbytes(AREA_BLOCKS * BLOCK)
-    return Order(struct.pack(">BxQHHxx", 0x9C, lba, 0, AREA_BLOCKS), data, lba, data)
-
-
-def overwrite(_lba: int, _found: bytes, rng: random.Random) -> Order:
-    block = rng.randbytes(BLOCK)
-    data = struct.pack(">BxH", 1, BLOCK) + block
-    return Order(struct.pack(">BB5xHx", 0x48, 0x01, len(data)), data, 0, block * BLOCKS)
-
-
-def block_erase(_lba: int, _found: bytes, _rng: random.Random) -> Order:
-    return Order(struct.pack(">BB8x", 0x48, 0x02), b"", 0, bytes(LEG_BYTES))
-
-
-def orwrite_32(operation: int) -> Callable[[int, int], bytes]:
-    return lambda lba, blocks: struct.pack(">4B3xBHxxQ8xI", 0x7F, 0, operation, 0, 0x18, 0x000E, lba, blocks)
-
-
-write("WRITE (6)", sixth(0x0A))
-write("WRITE (10)", tenth(0x2A))
-write("WRITE (12)", twelfth(0xAA))
-write("WRITE (16)", sixteenth(0x8A))
-write("WRITE (32)", long(0x000B))
-write("WRITE AND VERIFY (10)", tenth(0x2E))
-write("WRITE AND VERIFY (12)", twelfth(0xAE))
-write("WRITE AND VERIFY (16)", sixteenth(0x8E))
-write("WRITE AND VERIFY (32)", long(0x000C))
-same("WRITE SAME (10)", tenth(0x41))
-same("WRITE SAME (16)", sixteenth(0x93))
-same("WRITE SAME (32)", long(0x000D))
-same("WRITE SAME (16), UNMAP", sixteenth(0x93), UNMAP_BIT)
-same("WRITE SAME (16), NDOB", sixteenth(0x93), NO_DATA_OUT)
-combine("ORWRITE (16)", lambda lba, blocks: c.blocks_16(0x8B, lba, blocks, 0), int.__or__)
-combine("ORWRITE (32)", orwrite_32(0), int.__or__)
-combine("ORWRITE (32), clear", orwrite_32(CLEAR), int.__and__)
-MAKERS |= {
-    "UNMAP": unmap,
-    "COMPARE AND WRITE": compare_and_write,
-    "WRITE ATOMIC (16)": write_atomic,
-    "SANITIZE (OVERWRITE)": overwrite,
-    "SANITIZE (BLOCK ERASE)": block_erase,
-}
+ORDERS = MAKERS | {name: of_size(BLOCKS) for name, of_size in SANITIZES.items()}
 # These write by rows of their own, which no host can send.
 WRITES_FROM_WITHIN = {"EXTENDED COPY (LID1)", "SANITIZE (OVERWRITE)", "SANITIZE (BLOCK ERASE)"}
 
@@ -235,9 +112,9 @@ def both_legs_have_it_mirrored_and_after_a_resync(bench: Bench, make: Make) -> N
     bench.check(local, remote)
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", ORDERS)
 def test_both_legs_have_what_a_command_wrote(bench: Bench, name: str) -> None:
-    both_legs_have_it_mirrored_and_after_a_resync(bench, MAKERS[name])
+    both_legs_have_it_mirrored_and_after_a_resync(bench, ORDERS[name])
 
 
 def test_both_legs_have_what_extended_copy_wrote_from_another_unit_and_from_the_pair_itself(bench: Bench) -> None:
@@ -262,5 +139,5 @@ def test_both_legs_have_what_extended_copy_wrote_from_another_unit_and_from_the_
 
 
 def test_every_command_that_writes_is_among_them() -> None:
-    sent = {name.split(",")[0] for name in MAKERS} | {"EXTENDED COPY (LID1)"}
+    sent = {name.split(",")[0] for name in ORDERS} | {"EXTENDED COPY (LID1)"}
     assert sent == {row.name for row in COMMANDS.rows if row.medium is Medium.WRITE} | WRITES_FROM_WITHIN
