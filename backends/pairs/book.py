@@ -10,17 +10,20 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from backends.pairs.admission import Existing, check_command, check_create
 from backends.pairs.building import PairBuilder
 from backends.pairs.creation import PairCreation
 from backends.pairs.fences import FenceService
+from backends.pairs.groups import PairGroups
 from backends.pairs.operations import PairOperations
 from backends.pairs.pacing import Operations
 from backends.pairs.pair import Pair, PairOptions, PairParts
 from backends.pairs.stable_file import OsDirectory, StableDirectory
-from backends.pairs.states import PairCommand
+from backends.pairs.states import PairCommand, Step
 from backends.pairs.store import PairStore
 from backends.pairs.unit_directory import Unit, UnitDirectory
 from backends.scheduler import Scheduler
@@ -75,11 +78,13 @@ class PairBook:
         """
         self.options = options or PairOptions()
         self._workers = workers
-        self._store = PairStore(OsDirectory(directory) if isinstance(directory, Path) else directory)
+        files = OsDirectory(directory) if isinstance(directory, Path) else directory
+        self._store = PairStore(files)
         self._units = units
-        self._builder = PairBuilder(scheduler, workers, fences, units, self.options, _Hosts(units))
         self._pairs: dict[int, Pair] = {}
         self._operations: dict[int, PairOperations] = {}
+        self.groups = PairGroups(files, workers, scheduler, self._operations.get)
+        self._builder = PairBuilder(scheduler, workers, fences, units, self.options, _Hosts(units, self.groups))
         self._forming: deque[Callable[[Callable[[], None]], None]] = deque()  # creations and deletions, one at a time
         self._forming_now = False
 
@@ -115,25 +120,26 @@ class PairBook:
             OSError: the directory can not be read or written.
         """
         self._store.load()
+        self.groups.load(self._store.entries)
         for entry in list(self._store.entries.values()):
-            pair = self._builder.bring_back(self._store, entry)
+            pair = self._builder.bring_back(self._store, entry, self.groups.changed(entry.number))
             pair.fences.adopt()
             self._put(pair)
 
     def close(self, done: Callable[[], None]) -> None:
         """Stop all pairs cleanly: everything flushed, marks closed, fences dropped."""
         left = len(self._pairs)
-        if not left:
-            self._store.close()
-            done()
-            return
 
         def closed() -> None:
             nonlocal left
             left -= 1
-            if not left:
+            if left <= 0:
+                self.groups.close()
                 self._store.close()
                 done()
+
+        if not left:
+            closed()
 
         for pair in self.pairs():
             self._close_pair(pair, closed)
@@ -214,37 +220,49 @@ class PairBook:
 
     def dissolve(self, asker: Nexus, pair: Pair, done: Answer) -> None:
         """End a pair for whoever may, also one whose LUs are gone; `done(None)` when it is stably no more."""
-        operations = self._operations[pair.number]
-        operations.enqueue(lambda: self._delete(asker, pair, operations, done))
+        self.dissolve_all(asker, [pair], done)
 
-    def _delete(self, asker: Nexus, pair: Pair, operations: PairOperations, done: Answer) -> None:
-        if pair.mirror.dissolved:
-            done(NoSuchPair())
-            operations.next_one()
-            return
+    def dissolve_all(self, asker: Nexus, pairs: Sequence[Pair], done: Answer) -> None:
+        """End pairs all at once, or none; `done(None)` when they are stably no more."""
+        all_operations = [self._operations[pair.number] for pair in pairs]
 
-        def quiet() -> None:
-            self._form(unlist)
+        def begin() -> None:
+            if any(pair.mirror.dissolved for pair in pairs):
+                end(NoSuchPair())
+            else:
+                wait_for_all([operations.quiesce for operations in all_operations], lambda: self._form(unlist))
 
         def unlist(over: Callable[[], None]) -> None:
             def unlisted(result: Exception | None) -> None:
                 over()
-                if result is not None:
-                    operations.let_go()
-                    done(InternalTargetFailure(f"the pair could not be ended: {result}"))
+                if result is None:
+                    end_all = [partial(self._end, pair, asker) for pair in pairs]
+                    wait_for_all(end_all, lambda: done(None))
+                    go_on()
                 else:
-                    self._end(pair, asker, lambda: done(None))
+                    for operations in all_operations:
+                        operations.let_go()
+                    end(InternalTargetFailure(f"the pair could not be ended: {result}"))
+
+            numbers = [pair.number for pair in pairs]
+            self._workers.submit(lambda: self._store.unlist_pairs(numbers), unlisted)
+
+        def end(error: ScsiError) -> None:
+            done(error)
+            go_on()
+
+        def go_on() -> None:
+            for operations in all_operations:
                 operations.next_one()
 
-            self._workers.submit(lambda: self._store.unlist_pair(pair.number), unlisted)
-
-        operations.quiesce(quiet)
+        wait_for_all([operations.enqueue for operations in all_operations], begin)
 
     def _end(self, pair: Pair, asker: Nexus, done: Callable[[], None]) -> None:
         """The pair is no more: each LU goes on with its own leg."""
         _log.info("pair %d: ended", pair.number, extra={"event": "pair_ended"})
         del self._pairs[pair.number]
         del self._operations[pair.number]
+        self.groups.forget_pair(pair.number)
         tell_hosts(pair, asker)
         for unit in pair.units:
             if unit is not None:
@@ -298,14 +316,33 @@ class _Newcomer:
 class _Hosts:
     """Tells hosts of what pairs do by themselves, and counts what hosts do."""
 
-    def __init__(self, units: UnitDirectory) -> None:
+    def __init__(self, units: UnitDirectory, groups: PairGroups) -> None:
         self._units = units
+        self._groups = groups
+
+    def suspending(self, pair: Pair, step: Step) -> dict[str, Any]:
+        return self._groups.suspending(pair, step)
 
     def state_changed(self, pair: Pair) -> None:
+        self._groups.suspended(pair)
         tell_hosts(pair, None)
 
     def traffic(self, naas: Sequence[bytes]) -> Operations:
         return self._units.traffic(naas)
+
+
+def wait_for_all(begin: Sequence[Callable[[Callable[[], None]], None]], then: Callable[[], None]) -> None:
+    """Begin several things, at least one, each with what it calls at its end; go on when all have ended."""
+    left = len(begin)
+
+    def over() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            then()
+
+    for one in begin:
+        one(over)
 
 
 def tell_hosts(pair: Pair, but: Nexus | None) -> None:

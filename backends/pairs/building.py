@@ -72,10 +72,10 @@ class PairBuilder:
         mirror = Mirror(legs, parts.dirty, parts.log, RangeOrder(record.block_bytes))
         return Pair(parts, mirror, units, self._fences, self._scheduler, self._workers, self._options, self._listener)
 
-    def bring_back(self, store: PairStore, entry: IndexEntry) -> Pair:
-        """Build a pair as the store has it."""
+    def bring_back(self, store: PairStore, entry: IndexEntry, step: PairRecord | None) -> Pair:
+        """Build a pair as the store has it, or as a `step` of its group that its own record does not have yet."""
         try:
-            slot, record = store.open_record(entry.number)
+            slot, record = store.open_record(entry.number, step)
         except DamagedError as error:
             _log.error(
                 "pair %d: %s; nothing of it is served until it is deleted",

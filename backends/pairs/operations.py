@@ -14,6 +14,7 @@ from typing import Any
 
 from backends.pairs import states as pair_states
 from backends.pairs.pair import Pair
+from backends.pairs.record_writer import Stored
 from backends.pairs.states import PairCommand, Roles, Step
 from backends.pairs.volumes import serves
 from scsi.array_commands import FenceLevel, PairState
@@ -46,7 +47,7 @@ class PairOperations:
             if self.pair.mirror.dissolved:
                 self._end(done, NoSuchPair())
                 return
-            step = self._check(command, writable)
+            step = self.check(command, writable=writable)
             if isinstance(step, ScsiError) or step.no_op:
                 self._end(done, step if isinstance(step, ScsiError) else None)
             else:
@@ -91,8 +92,7 @@ class PairOperations:
         self.pair.synchronizer.pause(lambda: mirror.drain(then))
 
     def _take_step(self, command: PairCommand, writable: bool, changed: Callable[[], None], done: Answer) -> None:
-        pair = self.pair
-        step = self._check(command, writable)  # a leg may have been lost while writes ended
+        step = self.check(command, writable=writable)  # a leg may have been lost while writes ended
         if isinstance(step, ScsiError) or step.no_op:
             self.let_go()
             self._end(done, step if isinstance(step, ScsiError) else None)
@@ -103,10 +103,16 @@ class PairOperations:
             self.let_go()
             self._end(done, None if error is None else InternalTargetFailure(f"the state is not stable: {error}"))
 
+        self.change(command, step, stored, writable=writable)
+
+    def change(
+        self, command: PairCommand, step: Step, done: Stored | None = None, *, writable: bool = False, **more: Any
+    ) -> None:
+        """Give the pair, which is at rest, the record to which a step leads; `more` are other fields of it."""
         if step.state is PairState.COPY:
-            pair.forget_failed_flushes()  # the copy makes up for what they may have lost
+            self.pair.forget_failed_flushes()  # the copy makes up for what they may have lost
         primary, current, changes = self._turn(command, step, writable)
-        pair.change(stored, state=step.state, primary=primary, current=current, **changes)
+        self.pair.change(done, state=step.state, primary=primary, current=current, **changes, **more)
 
     def _turn(self, command: PairCommand, step: Step, writable: bool) -> tuple[int, int, Changes]:
         record = self.pair.record
@@ -120,9 +126,12 @@ class PairOperations:
             changes["secondary_old"] = old and record.fence_level is not FenceLevel.DATA
         return primary, current, changes
 
-    def _check(self, command: PairCommand, writable: bool) -> Step | ScsiError:
+    def check(self, command: PairCommand, *, writable: bool = False) -> Step | ScsiError:
+        """Tell where a command leads now, or why it is refused."""
         pair = self.pair
         mirror, record = pair.mirror, pair.record
+        if pair.mirror.dissolved:
+            return NoSuchPair()
         if pair.damaged:
             return PairStateForbids("the pair's record is damaged")
         step = pair_states.command_step(

@@ -79,6 +79,9 @@ class PairParts:
 class PairListener(Protocol):
     """Who knows the hosts."""
 
+    def suspending(self, pair: Pair, step: Step) -> dict[str, Any]:
+        """The pair is about to become PSUE by itself; give what else changes in its record: see `PairGroups`."""
+
     def state_changed(self, pair: Pair) -> None:
         """The pair has become PSUE by itself: 06/80/80 to every nexus."""
 
@@ -177,6 +180,8 @@ class Pair:
             changes: fields of the record.
         """
         before = self.record
+        if changes.get("state", before.state) is not before.state:
+            changes = {"moment": 0} | changes
         self.record = replace(before, **changes)
         if hold:
             self.mirror.hold(STATE_HOLD)
@@ -201,6 +206,16 @@ class Pair:
         """Change how fast the pair copies, from now on; `done` when that is stable, or could not be made so."""
         self.synchronizer.set_pace(pace)
         self.change(done, hold=False, pace_mib_s=pace.most_mib_s, least_pace_mib_s=pace.least_mib_s)
+
+    def shut_record(self) -> None:
+        """Store no record until `open_record`: a step of the pair's group has to be stable first."""
+        if self._writer is not None:
+            self._writer.shut()
+
+    def open_record(self) -> None:
+        """Take back one `shut_record`."""
+        if self._writer is not None:
+            self._writer.open()
 
     def close(self) -> None:
         """Stop: nothing is stored any more."""
@@ -247,10 +262,19 @@ class Pair:
         """Go to PSUE because of an event."""
         step = pair_states.event_step(self.state, event)
         assert step is not None
-        critical = self.fence_level is not FenceLevel.NEVER or step.roles is not Roles.KEEP
-        self.apply(step, self._suspended, hold=critical)
+        with_others = self._listener.suspending(self, step)
+        critical = bool(with_others) or self.fence_level is not FenceLevel.NEVER or step.roles is not Roles.KEEP
+        self.apply(step, self._suspended, hold=critical, **with_others)
         self.synchronizer.stop(_nothing)
         self._listener.state_changed(self)
+
+    def stop_mirroring(self, why: VolumeError) -> None:
+        """Go to PSUE though both legs are well, with the current leg: the others of the group do."""
+        self.last_error = str(why)
+        _log.warning("pair %d: %s", self.number, self.last_error, extra={"event": "pair_stopped_with_group"})
+        self.suspend(PairEvent.OTHER_LEG_LOST)
+        self.faults.drop(1 - self.record.current, why)
+        self.mirror.go_on()
 
     def _suspended(self, error: Exception | None) -> None:
         if error is not None:

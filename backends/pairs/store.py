@@ -11,6 +11,8 @@ The functions here block (see `backends.pairs.stable_file`).
 from __future__ import annotations
 
 import contextlib
+import logging
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -21,6 +23,8 @@ from scsi.array_commands import FenceLevel, PairState
 
 INDEX = "pairs.index"
 INDEX_SLOT_BYTES = 64 << 10
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ class PairRecord:
         failed_flushes: bit set of legs with a failed flush that no copy has made up for (I8).
         secondary_old: the secondary was taken over without the latest writes.
         least_pace_mib_s: so fast a copy goes at least, while hosts are busy.
+        group_step: number of the newest step of a group that this record has in it, 0 for none.
+        moment: number of the step by which the secondary's data is of one moment with that of others, 0 for none.
     """
 
     number: int
@@ -60,9 +66,14 @@ class PairRecord:
     secondary_old: bool = False
     failed_flushes: int = 0
     least_pace_mib_s: int = LEAST_PACE_MIB_S
+    group_step: int = 0
+    moment: int = 0
 
     def encode(self) -> dict[str, Any]:
         return asdict(self)
+
+    def log_not_stored(self, error: Exception) -> None:
+        _log.error("pair %d: its state could not be stored: %s", self.number, error, extra={"event": "pair_not_stored"})
 
     @classmethod
     def decode(cls, payload: dict[str, Any]) -> PairRecord:
@@ -158,13 +169,13 @@ class PairStore:
             del self.entries[entry.number]
             raise
 
-    def unlist_pair(self, number: int) -> None:
-        """End the pair: from here on a restart does not find it. Raises OSError, and then it is not ended."""
-        entry = self.entries.pop(number)
+    def unlist_pairs(self, numbers: Iterable[int]) -> None:
+        """End pairs, all at once: from here on a restart finds none. Raises OSError, and then none is ended."""
+        entries = [self.entries.pop(number) for number in numbers]
         try:
             self._store_index()
         except OSError:
-            self.entries[number] = entry
+            self.entries |= {entry.number: entry for entry in entries}
             raise
 
     def remove_files(self, number: int) -> None:
@@ -182,8 +193,12 @@ class PairStore:
         file.store(record.encode())
         return file
 
-    def open_record(self, number: int) -> tuple[SlotFile, PairRecord]:
+    def open_record(self, number: int, step: PairRecord | None = None) -> tuple[SlotFile, PairRecord]:
         """Open a pair's record.
+
+        Args:
+            number: of the pair.
+            step: the record that a step of a group has given it; what is stored may be the one before that.
 
         Raises:
             DamagedError: it is missing, or both of its slots are damaged.
@@ -193,11 +208,14 @@ class PairStore:
             record = PairRecord.decode(file.load())
         except OSError as error:
             raise DamagedError(f"{record_name(number)}: {error.strerror}") from error
-        if file.uneven:
-            with contextlib.suppress(OSError):  # one good slot is enough; the next change writes both
-                file.store(record.encode())
         if record.number != number:
             raise DamagedError(f"{record_name(number)} is the record of pair {record.number}")
+        behind = step is not None and step.identity == record.identity and step.group_step > record.group_step
+        if step is not None and behind:
+            record = step
+        if file.uneven or behind:
+            with contextlib.suppress(OSError):  # one good slot is enough; the next change writes both
+                file.store(record.encode())
         return file, record
 
     def close(self) -> None:

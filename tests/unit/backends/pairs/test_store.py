@@ -50,7 +50,7 @@ def test_a_formed_pair_comes_back_as_it_was() -> None:
 def test_a_number_is_never_used_twice() -> None:
     directory = MemoryDirectory()
     store = formed(directory)
-    store.unlist_pair(1)
+    store.unlist_pairs([1])
     assert opened(directory).take_number() == 2
 
 
@@ -86,7 +86,7 @@ def test_a_crash_at_any_step_of_ending_leaves_the_pair_or_nothing(step: int, see
     store = formed(directory)
     directory.stop_at = directory.steps + step
     with pytest.raises(Crash):
-        store.unlist_pair(1)
+        store.unlist_pairs([1])
     directory.crash(random.Random(seed))
     again = opened(directory)
     assert set(directory.names()) == ({INDEX, log_name(1), record_name(1)} if again.entries else {INDEX})
