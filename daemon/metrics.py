@@ -266,6 +266,12 @@ FAMILIES: tuple[Family, ...] = (
            ("pair",), _field(_PAIRS, "out_of_sync_blocks")),
     Family("annex_pair_copied_blocks", CounterMetricFamily, "Blocks that copies have brought from leg to leg.",
            ("pair",), _field(_PAIRS, "copied_blocks")),
+    Family("annex_pair_rate_bytes", GaugeMetricFamily,
+           "Bytes a second by which a copy or a comparison gets on; 0 when there is none.", ("pair",),
+           _field(_PAIRS, "rate_bytes")),
+    Family("annex_pair_stands_back", GaugeMetricFamily,
+           "Whether a copy or a comparison is slower than it could be because hosts are busy.", ("pair",),
+           _field(_PAIRS, "stands_back")),
     Family("annex_pair_compared_blocks", CounterMetricFamily, "Blocks that were compared on both legs.", ("pair",),
            _field(_PAIRS, "compared_blocks")),
 )  # fmt: skip

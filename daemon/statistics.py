@@ -23,6 +23,7 @@ from backends.external.unit import ExternalLogicalUnit
 from backends.pairs.pair import Pair
 from daemon.daemon import Daemon
 from daemon.host_history import HostStatistics
+from daemon.pair_progress import progress_of
 from daemon.traffic import Latency, Traffic, named_errors
 from scsi.array_commands import PairFlag
 from scsi.counters import Counters, Latencies
@@ -76,6 +77,7 @@ class PairStatistics(Traffic, kw_only=True):
 
     Attributes:
         copied_blocks, compared_blocks: from leg to leg, and on both; none of it is hosts' traffic.
+        direction, doing, rate_bytes, seconds_left, stands_back: see `PairProgress`.
     """
 
     state: str
@@ -86,6 +88,12 @@ class PairStatistics(Traffic, kw_only=True):
     copied_blocks: int = 0
     compared_blocks: int = 0
     blocked: bool
+    direction: str
+    in_sync_percent: int
+    doing: str | None
+    rate_bytes: float
+    seconds_left: int | None
+    stands_back: bool
 
 
 class LoginStatistics(msgspec.Struct, kw_only=True):
@@ -221,6 +229,7 @@ def _path(daemon: Daemon, name: str, array: ArrayStatistics) -> PathStatistics:
 
 def _pair(daemon: Daemon, pair: Pair, lus: dict[str, UnitStatistics]) -> PairStatistics:
     report = pair.row()
+    progress = progress_of(pair)
     row = PairStatistics(
         state=report.state.name,
         fence_level=report.fence_level.name.lower(),
@@ -230,6 +239,12 @@ def _pair(daemon: Daemon, pair: Pair, lus: dict[str, UnitStatistics]) -> PairSta
         copied_blocks=pair.synchronizer.copied_blocks,
         compared_blocks=pair.synchronizer.compared_blocks,
         blocked=pair.blocked() is not None,
+        direction=progress.direction,
+        in_sync_percent=report.in_sync_percent,
+        doing=progress.doing,
+        rate_bytes=round(progress.rate_bytes),
+        seconds_left=progress.seconds_left,
+        stands_back=progress.stands_back,
     )
     primary = pair.units[pair.record.primary]
     found = daemon.assembly.units.unit(primary.logical_unit.naa) if primary is not None else None

@@ -17,6 +17,7 @@ EXTENT_BYTES = 4 << 20
 EXTENT_BITS = EXTENT_BYTES // BIT_BYTES
 FULL = (1 << EXTENT_BITS) - 1
 MASK_BYTES = EXTENT_BITS // 8
+MOST_LISTED_EXTENTS = 16384  # in one list: 64 GiB where all is dirty
 
 
 class Run(NamedTuple):
@@ -139,6 +140,39 @@ class DirtyMap:
         length = min(length, max(1, most_blocks >> self.bit_shift)) << self.bit_shift
         return Run(start, min(length, self.blocks - start))
 
+    def ranges(self, lba: int, most: int) -> tuple[list[Run], int | None]:
+        """List the dirty blocks at and behind `lba`, in order, in as few runs as they are.
+
+        Returns:
+            At most `most` runs, at least one, and where a next list has to begin, None when there is nothing more. A
+            list of very much ends early, so its last run may go on in the next one.
+        """
+        found: list[Run] = []
+        visited = 0
+        for extent in self._extents_from(lba >> self.extent_shift):
+            visited += 1
+            if visited > MOST_LISTED_EXTENTS:
+                return found, extent << self.extent_shift
+            for first, bits in _ones(self._masks[extent]):
+                start = (extent * EXTENT_BITS + first) << self.bit_shift
+                end = min(start + (bits << self.bit_shift), self.blocks)
+                start = max(start, lba)
+                if start >= end:
+                    continue
+                if found and found[-1].lba + found[-1].blocks == start:
+                    found[-1] = Run(found[-1].lba, end - found[-1].lba)
+                elif len(found) == most:
+                    return found, start
+                else:
+                    found.append(Run(start, end - start))
+        return found, None
+
+    def _extents_from(self, extent: int) -> Iterator[int]:
+        """List the extents with dirty bits from one on, in order; the map must not change meanwhile."""
+        if len(self._masks) < self.extents // 4:
+            return iter(sorted(at for at in self._masks if at >= extent))
+        return (at for at in range(extent, self.extents) if at in self._masks)
+
     def _next_extent(self, extent: int) -> int | None:
         if len(self._masks) < self.extents - extent:
             return min((dirty for dirty in self._masks if dirty >= extent), default=None)
@@ -167,3 +201,15 @@ def _masks_of_bits(first: int, last: int) -> Iterator[tuple[int, int]]:
         high = min(last - base, EXTENT_BITS - 1)
         yield extent, ((1 << (high - low + 1)) - 1) << low
         extent += 1
+
+
+def _ones(mask: int) -> Iterator[tuple[int, int]]:
+    """List the runs of ones in a mask: the first bit, and how many."""
+    at = 0
+    while mask:
+        skipped = (mask & -mask).bit_length() - 1
+        mask >>= skipped
+        length = (~mask & (mask + 1)).bit_length() - 1
+        yield at + skipped, length
+        at += skipped + length
+        mask >>= length

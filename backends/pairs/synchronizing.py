@@ -112,9 +112,13 @@ class Synchronizer:
         return Progress(rate, left / rate if rate >= 1 else None, self._pacer.stands_back())
 
     def waiting(self) -> Waiting | None:
-        """Tell what keeps a copy or a comparison that is due from going on; None when nothing does."""
+        """Tell what keeps a copy or a comparison that is due from going on; None when nothing does.
+
+        In PSUE a copy is due too, once the leg is back: it waits for a command.
+        """
         record, mirror = self._pair.record, self._pair.mirror
-        if record.state is not PairState.COPY and not (record.state is PairState.PAIR and record.unverified):
+        comparing = record.state is PairState.PAIR and (record.unverified or bool(self._askers))
+        if record.state not in {PairState.COPY, PairState.PSUE} and not comparing:
             return None
         for leg, volume in enumerate(mirror.legs):
             fault = volume.fault()
@@ -122,6 +126,8 @@ class Synchronizer:
                 return Waiting(leg, str(fault))
             if mirror.lapsed & (1 << leg):
                 return Waiting(leg, "its fence is not held")
+        if record.state is PairState.PSUE:
+            return Waiting(None, "a resync")
         if mirror.held_for(STATE_HOLD):
             return Waiting(None, "the pair's new state is not stable yet")
         if self._flushing:

@@ -10,6 +10,7 @@ import msgspec
 from config import __version__, model
 from daemon.control.authorization import Right
 from daemon.control.errors import ErrorAnswer
+from daemon.control.out_of_sync import MOST_RANGES
 from daemon.control.route import Fields, Raw, Route
 from daemon.control.routes import ROUTES
 
@@ -18,6 +19,8 @@ _OBJECT: dict[str, Any] = {"type": "object", "additionalProperties": True}
 _QUERY: dict[str, dict[str, Any]] = {
     "dry_run": {"type": "boolean", "description": "Say what would change, and change nothing"},
     "expected_revision": {"type": "integer", "minimum": 0, "description": "Refuse when another one is in force"},
+    "first_lba": {"type": "integer", "minimum": 0, "description": "Where to begin"},
+    "limit": {"type": "integer", "minimum": 1, "maximum": MOST_RANGES, "description": "How many at most"},
     "secrets": {"type": "boolean", "description": "With CHAP secrets; for root and annexd's own user only"},
 }
 # What each may answer that is no success; 500 is a fault of annexd's and stands nowhere.

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from backends.pairs.pacing import MOST_PACE_MIB_S, Pace
 from backends.pairs.pair import Pair
 from daemon.callbacks import answered
 from daemon.control.errors import RefusedError, UnknownError
@@ -35,6 +36,13 @@ class PairForm(msgspec.Struct, forbid_unknown_fields=True):
     copy: bool = True
     pace_mib_s: int = 0
     label: str = ""
+
+
+class PaceForm(msgspec.Struct, forbid_unknown_fields=True):
+    """How fast a pair copies and compares; what is missing or null stays as it is."""
+
+    pace_mib_s: int | None = None
+    least_pace_mib_s: int | None = None
 
 
 class PairAnswer(msgspec.Struct):
@@ -74,8 +82,7 @@ class PairOrders:
             RefusedError: see `backends.pairs.admission`.
         """
         primary, secondary = self._unit(form.primary), self._unit(form.secondary)
-        if not 0 <= form.pace_mib_s < 1 << 16:
-            raise RefusedError("pace_mib_s", f"{form.pace_mib_s} is not within 0 … 65535 MiB/s", "0 is no limit")
+        _check_pace("pace_mib_s", form.pace_mib_s, 0)
         if len(form.label.encode()) > 32 or not form.label.isprintable():
             raise RefusedError("label", "is longer than 32 bytes, or has characters that do not print")
         level = FenceLevel[form.fence_level.upper()]
@@ -105,6 +112,24 @@ class PairOrders:
             lambda done: book.command(self._asker(), pair, order.action, order.flags, unit, done),
         )
         return self._answer(pair, name)
+
+    async def set_pace(self, pair: Pair, form: PaceForm) -> PairRow:
+        """Change how fast a pair copies and compares, at once, also what is under way.
+
+        Raises:
+            RefusedError: it is not within its bounds, or can not be stored.
+        """
+        before = Pace(pair.record.pace_mib_s, pair.record.least_pace_mib_s)
+        wanted = Pace(
+            before.most_mib_s if form.pace_mib_s is None else form.pace_mib_s,
+            before.least_mib_s if form.least_pace_mib_s is None else form.least_pace_mib_s,
+        )
+        _check_pace("pace_mib_s", wanted.most_mib_s, 0)
+        _check_pace("least_pace_mib_s", wanted.least_mib_s, 1)
+        if pair.damaged:
+            raise RefusedError(f"/pairs/{pair.number}", "its record is damaged", "delete it")
+        await self._carried_out(f"/pairs/{pair.number}", lambda done: pair.set_pace(wanted, done))
+        return pair_row(self._daemon, pair)
 
     def verify(self, pair: Pair) -> PairAnswer:
         """Begin to compare both sides; what differs is copied again.
@@ -160,6 +185,12 @@ class PairOrders:
             for number, unit in enumerate(units)
         }
         return Nexus(ADMIN, bytes(6), "", 0, True, lun_map)
+
+
+def _check_pace(name: str, mib_s: int, least: int) -> None:
+    if not least <= mib_s <= MOST_PACE_MIB_S:
+        remedy = "0 is no limit" if least == 0 else f"{MOST_PACE_MIB_S}: do not stand back for hosts"
+        raise RefusedError(name, f"{mib_s} is not within {least} … {MOST_PACE_MIB_S} MiB/s", remedy)
 
 
 def _words(error: Exception) -> str:

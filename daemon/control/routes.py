@@ -14,7 +14,8 @@ from daemon.control.authorization import Right
 from daemon.control.entries import ENTRIES
 from daemon.control.errors import ForbiddenError, RefusedError, UnknownError
 from daemon.control.jobs import JobRow
-from daemon.control.pair_orders import ORDERS, PairAnswer, PairForm
+from daemon.control.out_of_sync import OutOfSync, out_of_sync
+from daemon.control.pair_orders import ORDERS, PaceForm, PairAnswer, PairForm
 from daemon.control.reservations import RESERVATIONS
 from daemon.control.route import IN_CHANGE, Asked, ChangeAnswer, Control, Nothing, Raw, Route
 from daemon.control.session_rows import SessionRow, session_by_tsih, session_rows
@@ -106,6 +107,14 @@ async def _pair(control: Control, asked: Asked) -> views.PairRow:
     return views.pair_row(control.daemon, views.pair_by_number(control.daemon, asked.names["number"]))
 
 
+async def _set_pace(control: Control, asked: Asked) -> views.PairRow:
+    return await control.pairs.set_pace(views.pair_by_number(control.daemon, asked.names["number"]), asked.body)
+
+
+async def _out_of_sync(control: Control, asked: Asked) -> OutOfSync:
+    return out_of_sync(views.pair_by_number(control.daemon, asked.names["number"]), asked.query)
+
+
 async def _form(control: Control, asked: Asked) -> PairAnswer:
     return await control.pairs.form(asked.body)
 
@@ -148,7 +157,11 @@ _PAIRS = [
     Route("GET", "/v1/pairs", Right.READ, "List the pairs", list[views.PairRow], _pairs),
     Route("POST", "/v1/pairs", Right.CHANGE, "Form a pair", PairAnswer, _form, body=PairForm, status=201),
     Route("GET", "/v1/pairs/{number}", Right.READ, "See a pair", views.PairRow, _pair),
+    Route("PATCH", "/v1/pairs/{number}", Right.CHANGE, "Change how fast a pair copies", views.PairRow, _set_pace,
+          body=PaceForm),
     Route("DELETE", "/v1/pairs/{number}", Right.CHANGE, "End a pair", Nothing, _dissolve),
+    Route("GET", "/v1/pairs/{number}/out_of_sync", Right.READ, "List the blocks that are not known to be equal",
+          OutOfSync, _out_of_sync, query=("first_lba", "limit")),
     *map(_order, ORDERS),
     Route("POST", "/v1/pairs/{number}/verify", Right.CHANGE, "Compare both sides", PairAnswer, _verify,
           body=Nothing, status=202),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -16,7 +16,10 @@ from config import __version__, model, references
 from daemon.control.edits import redacted
 from daemon.control.errors import UnknownError
 from daemon.daemon import Daemon
+from daemon.pair_progress import Direction, progress_of
 from scsi.array_commands import PairFlag
+
+MIB = 1 << 20
 
 
 class Problem(msgspec.Struct):
@@ -93,7 +96,17 @@ class VirtualDeviceRow(msgspec.Struct):
 
 
 class PairRow(msgspec.Struct):
-    """A pair; `primary` and `secondary` are names of virtual devices, or ids of those that are gone."""
+    """A pair; `primary` and `secondary` are names of virtual devices, or ids of those that are gone.
+
+    Attributes:
+        fault: why it is not well: what `last_error` says in PSUE and COPY, or why it is blocked.
+        direction, doing, compared_percent, seconds_left, stands_back: see `PairProgress`.
+        rate_mib_s: of what it is doing; 0.0 when it does nothing.
+        pace_mib_s: limit of that, 0 for none.
+        least_pace_mib_s: so fast at least, while hosts are busy.
+        waiting_for: what keeps a copy or a comparison that is due from going on.
+        last_error: what went wrong last, whether or not it is mended.
+    """
 
     number: int
     label: str
@@ -107,6 +120,16 @@ class PairRow(msgspec.Struct):
     out_of_sync_blocks: int
     flags: list[str]
     fault: str | None
+    direction: Direction
+    doing: Literal["copying", "comparing"] | None
+    compared_percent: int | None
+    rate_mib_s: float
+    seconds_left: int | None
+    stands_back: bool
+    pace_mib_s: int
+    least_pace_mib_s: int
+    waiting_for: str | None
+    last_error: str | None
 
 
 class AcquisitionRow(msgspec.Struct):
@@ -189,13 +212,24 @@ def pair_row(daemon: Daemon, pair: Pair) -> PairRow:
     """Show a pair."""
     row = daemon.assembly.pairs.row(pair)
     blocked = pair.blocked()
+    progress = progress_of(pair)
     return PairRow(
         row.number, row.label, vdev_name(daemon, row.primary_naa), vdev_name(daemon, row.secondary_naa),
         row.state.name, row.fence_level.name.lower(), bool(row.flags & PairFlag.FENCE_HELD), row.in_sync_percent,
         row.blocks, row.out_of_sync_blocks,
         [flag.name.lower() for flag in PairFlag if flag in row.flags and flag.name],
         _words(blocked) or (pair.last_error if row.state.name in {"PSUE", "COPY"} else None) or None,
+        progress.direction, progress.doing, progress.compared_percent, round(progress.rate_bytes / MIB, 2),
+        progress.seconds_left, progress.stands_back, pair.record.pace_mib_s, pair.record.least_pace_mib_s,
+        None if blocked is not None else _waiting_words(daemon, pair), pair.last_error or None,
     )  # fmt: skip
+
+
+def _waiting_words(daemon: Daemon, pair: Pair) -> str | None:
+    waiting = pair.synchronizer.waiting()
+    if waiting is None or waiting.leg is None:
+        return waiting and waiting.why
+    return f"/vdevs/{vdev_name(daemon, pair.naa(waiting.leg))}: {waiting.why}"
 
 
 def acquisition_row(daemon: Daemon, acquisition: Acquisition) -> AcquisitionRow:

@@ -85,6 +85,7 @@ def test_the_dashboard_shows_every_metric_that_is_no_mere_detail() -> None:
         "annex_pair_bytes", "annex_pair_busy_seconds", "annex_pair_queue", "annex_array_latency_seconds",
         "annex_array_errors", "annex_array_fences_wanted", "annex_array_fences_held", "annex_path_operations",
         "annex_path_bytes", "annex_path_busy_seconds", "annex_path_latency_seconds", "annex_path_errors",
+        "annex_pair_rate_bytes", "annex_pair_stands_back",
     }  # fmt: skip
 
 

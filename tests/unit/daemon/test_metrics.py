@@ -63,7 +63,8 @@ def statistics() -> Statistics:
         )},
         pairs={"1": PairStatistics(
             state="COPY", fence_level="data", fence_held=True, blocks=1000, out_of_sync_blocks=10, blocked=False,
-            copied_blocks=70, compared_blocks=30, errors={"3/0C/00": 1},
+            copied_blocks=70, compared_blocks=30, errors={"3/0C/00": 1}, direction="primary → secondary",
+            in_sync_percent=99, doing="copying", rate_bytes=5e6, seconds_left=1, stands_back=True,
         )},
         acquisitions=1,
     )  # fmt: skip
@@ -107,6 +108,8 @@ def value(exposition: bytes, name: str, **labels: str) -> float:
         ("annex_array_fences_held", {"array": "old"}, 1),
         ("annex_path_errors_total", {"array": "old", "portal": "192.0.2.9:3260", "sense": "B/4B/06"}, 2),
         ("annex_pair_copied_blocks_total", {"pair": "1"}, 70),
+        ("annex_pair_rate_bytes", {"pair": "1"}, 5e6),
+        ("annex_pair_stands_back", {"pair": "1"}, 1),
         ("annex_pair_compared_blocks_total", {"pair": "1"}, 30),
         ("annex_array_ready", {"array": "old"}, 0),
         ("annex_external_lu_fence_wanted", {"array": "old", "lun": "1"}, 1),

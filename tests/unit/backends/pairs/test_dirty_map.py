@@ -1,12 +1,22 @@
 from __future__ import annotations
 
+import itertools
+import random
 import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.pairs.dirty_map import EXTENT_BITS, FULL, DirtyMap, Run, decode_clean, encode_clean
+from backends.pairs.dirty_map import (
+    EXTENT_BITS,
+    FULL,
+    MOST_LISTED_EXTENTS,
+    DirtyMap,
+    Run,
+    decode_clean,
+    encode_clean,
+)
 
 TIB_BLOCKS = (1 << 40) // 512
 
@@ -141,3 +151,50 @@ def test_one_tebibyte_with_every_extent_partly_dirty_stays_under_80_mb() -> None
         assert tracemalloc.get_traced_memory()[0] < 80_000_000
     finally:
         tracemalloc.stop()
+
+
+def every_range(dirty: DirtyMap, most: int, lba: int = 0) -> list[Run]:
+    """List all ranges, page by page."""
+    found: list[Run] = []
+    begin: int | None = lba
+    while begin is not None:
+        page, then = dirty.ranges(begin, most)
+        assert 0 < len(page) <= most or (not page and then is None)
+        assert then is None or then > begin
+        found += page
+        begin = then
+    return found
+
+
+@pytest.mark.parametrize("block_bytes", [512, 4096])
+@pytest.mark.parametrize("most", [1, 3, 1000])
+def test_ranges_list_exactly_what_is_dirty(block_bytes: int, most: int) -> None:
+    rng = random.Random(block_bytes + most)
+    dirty = DirtyMap(5 * 8192 + 13, block_bytes)
+    for _ in range(40):
+        lba = rng.randrange(dirty.blocks)
+        dirty.set(lba, min(rng.choice((1, 8, 100, 9000)), dirty.blocks - lba))
+        lba = rng.randrange(dirty.blocks)
+        dirty.clear(lba, min(rng.choice((8, 3000)), dirty.blocks - lba))
+    listed = every_range(dirty, most)
+    assert sum(run.blocks for run in listed) == dirty.dirty_blocks()
+    assert {lba for run in listed for lba in range(run.lba, run.lba + run.blocks)} == {
+        lba for lba in range(dirty.blocks) if dirty.any(lba, 1)
+    }
+    assert all(mine.lba + mine.blocks < theirs.lba for mine, theirs in itertools.pairwise(listed)), "none touch"
+
+
+def test_ranges_from_the_middle_of_one_give_the_rest_of_it() -> None:
+    dirty = DirtyMap(20000, 512)
+    dirty.set(8000, 800)
+    assert dirty.ranges(8100, 10) == ([Run(8100, 700)], None)
+    assert dirty.ranges(8800, 10) == ([], None)
+    assert dirty.ranges(10**9, 10) == ([], None)
+
+
+def test_a_list_of_very_much_ends_early_and_goes_on() -> None:
+    dirty = DirtyMap((MOST_LISTED_EXTENTS * 2 + 1) * 8192, 512)
+    dirty.set_all()
+    page, then = dirty.ranges(0, 10)
+    assert (page, then) == ([Run(0, MOST_LISTED_EXTENTS * 8192)], MOST_LISTED_EXTENTS * 8192)
+    assert len(every_range(dirty, 10)) == 3

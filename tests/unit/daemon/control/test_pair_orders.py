@@ -9,11 +9,15 @@ from typing import Any, TypeVar, cast
 
 import pytest
 
+from config.errors import ConfigError
 from daemon.control.errors import RefusedError, UnknownError
 from daemon.control.jobs import MOST_ENDED, Jobs
-from daemon.control.pair_orders import PairForm, PairOrders
+from daemon.control.out_of_sync import out_of_sync
+from daemon.control.pair_orders import PaceForm, PairForm, PairOrders
+from daemon.control.views import PairRow, pair_row
+from scsi.volume import Fault
 from tests.support.clock import VirtualScheduler
-from tests.support.pair_world import PairWorld
+from tests.support.pair_world import LINK_LOST, PairWorld, pattern
 
 T = TypeVar("T")
 BLOCKS = 20480
@@ -37,6 +41,7 @@ class Admin:
             )
         )
         self.jobs = Jobs(self.world.scheduler.now)
+        self.daemon = daemon
         self.orders = PairOrders(daemon, self.jobs)
 
     def hold_copies(self) -> None:
@@ -58,6 +63,9 @@ class Admin:
     def pair(self) -> Any:
         (pair,) = self.world.book.pairs()
         return pair
+
+    def row(self) -> PairRow:
+        return pair_row(self.daemon, self.pair())
 
     def order(self, name: str) -> Any:
         return self.done(self.orders.order(self.pair(), name))
@@ -293,3 +301,127 @@ def test_jobs_that_have_ended_are_remembered_for_a_while(admin: Admin) -> None:
     for _ in range(MOST_ENDED + 20):
         admin.jobs.begin("resync", admin.pair())
     assert len(admin.jobs.rows()) <= MOST_ENDED + 1
+
+
+# --- What is shown of a pair ------------------------------------------------------------------------------------------
+
+
+def test_a_copy_is_shown_with_direction_rate_and_time_left(admin: Admin) -> None:
+    admin.form(pace_mib_s=1)  # 10 MiB
+    admin.world.scheduler.advance(4.0)
+    row = admin.row()
+    assert (row.state, row.doing, row.direction) == ("COPY", "copying", "primary → secondary")
+    assert row.rate_mib_s == pytest.approx(1, rel=0.3)
+    assert row.seconds_left == pytest.approx(6, abs=2)
+    assert (row.pace_mib_s, row.stands_back, row.waiting_for) == (1, False, None)
+    admin.world.scheduler.advance(10.0)
+    row = admin.row()
+    assert (row.state, row.doing, row.rate_mib_s, row.seconds_left) == ("PAIR", None, 0, None)
+
+
+def test_a_copy_back_is_shown_as_one(admin: Admin) -> None:
+    admin.form(copy=False)
+    admin.order("split")
+    admin.device("two").hold = lambda operation: operation.name == "read"
+    admin.world.written(admin.units["one"], 0, pattern(1))
+    assert admin.order("reverse").pair.direction == "secondary → primary"
+    assert admin.row().doing == "copying"
+
+
+def test_a_comparison_is_shown_with_how_far_it_is(admin: Admin) -> None:
+    admin.form(copy=False, pace_mib_s=1)
+    admin.orders.verify(admin.pair())
+    admin.world.scheduler.advance(5.0)
+    row = admin.row()
+    assert (row.state, row.doing) == ("PAIR", "comparing")
+    assert row.compared_percent is not None
+    assert 30 < row.compared_percent < 70
+    assert row.seconds_left == pytest.approx(5, abs=2)
+
+
+def test_a_copy_that_waits_says_for_which_leg_and_why(admin: Admin) -> None:
+    admin.hold_copies()
+    admin.form()
+    admin.device("two").set_unready(LINK_LOST)
+    admin.let_go()
+    row = admin.row()
+    assert row.waiting_for == "/vdevs/two: link lost: planned"
+    assert row.doing is None
+
+
+def test_a_pair_in_psue_says_why_and_what_it_waits_for(admin: Admin) -> None:
+    admin.form(copy=False, fence_level="status")
+    admin.device("two").fail("write", Fault.WRITE_ERROR)
+    assert admin.world.written(admin.units["one"], 0, pattern(1)) is None
+    row = admin.row()
+    assert row.state == "PSUE"
+    assert row.last_error is not None
+    assert "was lost: write error" in row.last_error
+    assert row.fault == row.last_error
+    assert row.waiting_for == "a resync"
+    admin.device("two").heal()
+    admin.order("resync")
+    admin.world.scheduler.advance(5.0)
+    row = admin.row()
+    assert (row.state, row.fault, row.waiting_for) == ("PAIR", None, None)
+    assert row.last_error is not None, "it is still what went wrong last"
+
+
+def test_a_copy_that_stands_back_for_hosts_says_so(admin: Admin) -> None:
+    admin.form(pace_mib_s=0, copy=False)
+    admin.done(admin.orders.set_pace(admin.pair(), PaceForm(least_pace_mib_s=1)))
+    admin.hold_copies()
+    admin.orders.verify(admin.pair())
+    for _ in range(20):
+        admin.world.units.host_operations += 1
+        admin.world.scheduler.advance(0.1)
+        if admin.device("one").held:
+            admin.device("one").release()
+    row = admin.row()
+    assert (row.doing, row.stands_back) == ("comparing", True)
+
+
+def test_the_pace_is_changed_while_a_copy_runs_and_survives_a_restart(admin: Admin) -> None:
+    admin.form(pace_mib_s=1)
+    admin.world.scheduler.advance(1.0)
+    row = admin.done(admin.orders.set_pace(admin.pair(), PaceForm(pace_mib_s=4)))
+    assert (row.pace_mib_s, row.least_pace_mib_s) == (4, 16)
+    admin.world.scheduler.advance(3.0)
+    assert admin.row().state == "PAIR", "10 MiB at 1 MiB/s take 10 s"
+    admin.done(admin.orders.set_pace(admin.pair(), PaceForm(least_pace_mib_s=2)))
+    admin.world.restart()
+    (pair,) = admin.world.book.pairs()
+    assert (pair.record.pace_mib_s, pair.record.least_pace_mib_s) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    "form", [PaceForm(pace_mib_s=-1), PaceForm(pace_mib_s=65536), PaceForm(least_pace_mib_s=0)], ids=str
+)
+def test_a_pace_outside_its_bounds_is_refused_and_nothing_changes(admin: Admin, form: PaceForm) -> None:
+    admin.form(copy=False)
+    with pytest.raises(RefusedError, match="is not within"):
+        admin.done(admin.orders.set_pace(admin.pair(), form))
+    assert (admin.row().pace_mib_s, admin.row().least_pace_mib_s) == (0, 16)
+
+
+def test_the_blocks_out_of_sync_are_listed_page_by_page(admin: Admin) -> None:
+    admin.form(copy=False)
+    admin.order("split")
+    for lba in (0, 1000, 1008, 20000):
+        admin.world.written(admin.units["one"], lba, pattern(1))
+    whole = out_of_sync(admin.pair(), {})
+    assert [(at.first_lba, at.blocks) for at in whole.ranges] == [(0, 8), (1000, 16), (20000, 8)]
+    assert (whole.block_bytes, whole.out_of_sync_blocks, whole.next_lba) == (512, 32, None)
+    first = out_of_sync(admin.pair(), {"limit": "1"})
+    assert ([(at.first_lba, at.blocks) for at in first.ranges], first.next_lba) == ([(0, 8)], 1000)
+    second = out_of_sync(admin.pair(), {"limit": "1", "first_lba": "1000"})
+    assert second.next_lba == 20000
+
+
+@pytest.mark.parametrize(
+    "query", [{"limit": "0"}, {"limit": "1001"}, {"limit": "x"}, {"first_lba": "-1"}, {"first_lba": "9" * 30}], ids=str
+)
+def test_a_page_that_can_not_be_is_refused(admin: Admin, query: dict[str, str]) -> None:
+    admin.form(copy=False)
+    with pytest.raises(ConfigError, match="is not a number within"):
+        out_of_sync(admin.pair(), query)
