@@ -106,6 +106,10 @@ class PairBook:
         """Whether a pair is being formed or ended just now."""
         return self._forming_now
 
+    def tell_hosts(self, pair: Pair) -> None:
+        """Tell every host of a pair that it has another state."""
+        tell_hosts(pair, None)
+
     def row(self, pair: Pair) -> PairRow:
         """Give the row of REPORT PAIRS."""
         return pair.row()

@@ -30,6 +30,14 @@ _HOLD = "a command is changing the group of the pair"
 _log = logging.getLogger(__name__)
 
 
+class GroupRefused(Exception):
+    """What was asked of a group can not be; nothing was changed. `str()` is one line for the admin."""
+
+
+class GroupNotStored(Exception):
+    """It is done, and not stable yet; writes wait for that. `str()` is one line for the admin."""
+
+
 class PlannedStep(NamedTuple):
     """What a command would do to one pair.
 
@@ -86,7 +94,7 @@ class GroupRun:
         scheduler: Scheduler,
         take_step: Callable[[list[Pair], Callable[[Pair, int], None], Stored], None],
         tell: Callable[[Pair], None],
-        done: Callable[[str], None],
+        done: Callable[[Exception | None], None],
     ) -> None:
         self._name = name
         self._operations = operations
@@ -147,7 +155,7 @@ class GroupRun:
                     extra={"event": "group_changed"},
                 )
             self._let_go()
-            self._end("" if error is None else f"it is done, and could not be stored yet: {error}")
+            self._end(None if error is None else GroupNotStored(f"is done, and could not be stored yet: {error}"))
 
         self._take_step(pairs, change, stored)
 
@@ -155,11 +163,12 @@ class GroupRun:
     def _splits(self) -> bool:
         return self._command is PairCommand.SPLIT
 
-    def _refusal(self) -> str:
+    def _refusal(self) -> GroupRefused | None:
         if not self._operations:
-            return "it has no pairs"
+            return GroupRefused("has no pairs")
         refused = [step for step in plan(self._operations, self._command) if step.refusal]
-        return "; ".join(f"pair {step.number} ({step.state.name}): {step.refusal}" for step in refused)
+        words = "; ".join(f"pair {step.number} ({step.state.name}): {step.refusal}" for step in refused)
+        return GroupRefused(f"no pair was changed: {words}") if refused else None
 
     def _moving(self) -> list[PairOperations]:
         steps = [(one, one.check(self._command)) for one in self._operations]
@@ -199,7 +208,7 @@ class GroupRun:
     def _give_up(self) -> None:
         what = "writes under way" if self._held else "copying"
         self._let_go()
-        self._end(f"{what} did not end within {REST_LIMIT_S:.0f} s; no pair was changed")
+        self._end(GroupRefused(f"no pair was changed: {what} did not end within {REST_LIMIT_S:.0f} s"))
 
     def _let_go(self) -> None:
         if self._held:
@@ -208,7 +217,7 @@ class GroupRun:
         for one in self._operations:
             one.pair.synchronizer.resume()
 
-    def _end(self, refusal: str) -> None:
-        self._done(refusal)
+    def _end(self, error: Exception | None) -> None:
+        self._done(error)
         for one in self._operations:
             one.next_one()

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from backends.pairs import states as pair_states
-from backends.pairs.group_run import GroupRun, PlannedStep, plan
+from backends.pairs.group_run import GroupRefused, GroupRun, PlannedStep, plan
 from backends.pairs.group_store import GroupFile, GroupRecord, PairGroup
 from backends.pairs.operations import PairOperations
 from backends.pairs.pair import Pair
@@ -41,10 +41,6 @@ MOST_GROUPS = 64
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 
 _log = logging.getLogger(__name__)
-
-
-class GroupRefused(Exception):
-    """What was asked of a group can not be; nothing was changed. `str()` is one line for the admin."""
 
 
 class PairGroups:
@@ -161,7 +157,11 @@ class PairGroups:
         return plan(self._members(group.pairs), command)
 
     def run(
-        self, group: PairGroup, command: PairCommand, tell: Callable[[Pair], None], done: Callable[[str], None]
+        self,
+        group: PairGroup,
+        command: PairCommand,
+        tell: Callable[[Pair], None],
+        done: Callable[[Exception | None], None],
     ) -> None:
         """Carry out a command on all pairs of a group, or on none.
 
@@ -169,7 +169,7 @@ class PairGroups:
             group: which.
             command: not CREATE, VERIFY or DELETE.
             tell: called with each pair that has another state.
-            done: called once, with "" when it is done and stable, or with why not.
+            done: called once, with None when it is done and stable, with GroupRefused or GroupNotStored.
         """
         operations = self._members(group.pairs)
         GroupRun(group.name, operations, command, self._scheduler, self.take_step, tell, done).start()

@@ -11,6 +11,7 @@ _ARRAY = {
     "data_digest": "true: CRC32C over data",
     "command_timeout_s": "seconds, 1 to 14, until a command has failed",
 }
+_SUSPEND = {"suspend": "together (as long as nothing else is said): when one loses its secondary, all stop; or alone"}
 
 ENTRIES = {
     "/devices": NodeText(
@@ -152,6 +153,65 @@ ENTRIES = {
             ),
             "swap": CommandText(
                 "[yes=true]", "Make the secondary the primary, and the other way round.", YES, ("swap",)
+            ),
+        },
+    ),
+    "/groups": NodeText(
+        "Groups of pairs whose secondaries are to be of one moment: an order is carried out on all, or on none.",
+        {
+            "create": CommandText(
+                "NAME NUMBER… [suspend=HOW]",
+                "Make a group of pairs, by their numbers; a pair is in one group at most.",
+                {"name": "what to call it"} | _SUSPEND,
+                ("create database 1 2 3", "create files 4 suspend=alone"),
+                {"suspend": ("together", "alone")},
+            ),
+            "delete": CommandText(
+                "NAME", "End a group. Its pairs stay.", {"name": "its name"} | YES, ("delete database",)
+            ),
+        },
+    ),
+    "/groups/NAME": NodeText(
+        "A group of pairs.",
+        {
+            "split": CommandText(
+                "", "Stop the mirroring of all its pairs at one moment. All must be PAIR and verified.", {}, ("split",)
+            ),
+            "resync": CommandText(
+                "[wait=true]",
+                "Copy what was written since the split, on all its pairs.",
+                {"wait": "true: return when all are done"},
+                ("resync --wait",),
+            ),
+            "reverse": CommandText(
+                "[wait=true] [yes=true]",
+                "Copy what differs from the secondaries to the primaries: what was written to the primaries is lost.",
+                {"wait": "true: return when all are done"} | YES,
+                ("reverse --wait",),
+            ),
+            "takeover": CommandText(
+                "[yes=true]",
+                "Make all secondaries writable, because the primaries are lost. Says first what becomes of each pair.",
+                YES,
+                ("takeover",),
+            ),
+            "swap": CommandText(
+                "[wait=true] [yes=true]",
+                "After a takeover: the secondaries become the primaries, and are copied to the old ones.",
+                {"wait": "true: return when all are done"} | YES,
+                ("swap --wait",),
+            ),
+            "dissolve": CommandText(
+                "[yes=true]", "End all its pairs, and the group. Both sides keep their data.", YES, ("dissolve",)
+            ),
+            "add": CommandText("NUMBER", "Take a pair into the group.", {"pair": "its number"}, ("add 4",)),
+            "remove": CommandText("NUMBER", "Let a pair go on by itself.", {"pair": "its number"}, ("remove 4",)),
+            "set": CommandText(
+                "suspend=HOW",
+                "Change what becomes of the others when a pair loses its secondary.",
+                _SUSPEND,
+                ("set suspend=alone",),
+                {"suspend": ("together", "alone")},
             ),
         },
     ),

@@ -12,6 +12,7 @@ from config.shell.activity import AcquisitionsNode, JobsNode, SessionsNode
 from config.shell.arrays import ArraysNode
 from config.shell.devices import DevicesNode
 from config.shell.errors import Usage
+from config.shell.groups import GroupsNode
 from config.shell.node import Node, Row, Summary, facts
 from config.shell.pairs import PairsNode
 from config.shell.saved import SavedConfigurations
@@ -23,8 +24,8 @@ from config.shell.words import number, truth
 
 CHILDREN: dict[str, type[Node]] = {
     "devices": DevicesNode, "arrays": ArraysNode, "vdevs": VirtualDevicesNode, "pairs": PairsNode,
-    "acquisitions": AcquisitionsNode, "sessions": SessionsNode, "jobs": JobsNode, "iscsi": TargetsNode,
-    "discovery": DiscoveryNode, "control": ControlNode, "metrics": MetricsNode,
+    "groups": GroupsNode, "acquisitions": AcquisitionsNode, "sessions": SessionsNode, "jobs": JobsNode,
+    "iscsi": TargetsNode, "discovery": DiscoveryNode, "control": ControlNode, "metrics": MetricsNode,
 }  # fmt: skip
 
 

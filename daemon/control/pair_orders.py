@@ -162,6 +162,16 @@ class PairOrders:
         book = self._daemon.assembly.pairs
         await self._carried_out(f"/pairs/{pair.number}", lambda done: book.dissolve(self._asker(), pair, done))
 
+    async def dissolve_all(self, place: str, pairs: list[Pair]) -> None:
+        """End pairs all at once, or none.
+
+        Raises:
+            RefusedError: that can not be now.
+        """
+        book = self._daemon.assembly.pairs
+        if pairs:
+            await self._carried_out(place, lambda done: book.dissolve_all(self._asker(), pairs, done))
+
     def _answer(self, pair: Pair, kind: str) -> PairAnswer:
         job: Job | None = self._jobs.begin(kind, pair) if pair.state is PairState.COPY else None
         return PairAnswer(pair_row(self._daemon, pair), job.refresh() if job else None)

@@ -13,6 +13,7 @@ from daemon.control import edits, views
 from daemon.control.authorization import Right
 from daemon.control.entries import ENTRIES
 from daemon.control.errors import ForbiddenError, RefusedError, UnknownError
+from daemon.control.groups import GROUPS
 from daemon.control.jobs import JobRow
 from daemon.control.out_of_sync import OutOfSync, out_of_sync
 from daemon.control.pair_orders import ORDERS, PaceForm, PairAnswer, PairForm
@@ -165,6 +166,7 @@ _PAIRS = [
     *map(_order, ORDERS),
     Route("POST", "/v1/pairs/{number}/verify", Right.CHANGE, "Compare both sides", PairAnswer, _verify,
           body=Nothing, status=202),
+    *GROUPS,
     Route("GET", "/v1/jobs", Right.READ, "List the jobs", list[JobRow], _jobs),
     Route("GET", "/v1/jobs/{id}", Right.READ, "See a job", JobRow, _job),
     Route("POST", "/v1/jobs/{id}/cancel", Right.CHANGE, "End a comparison before its time", JobRow, _cancel,

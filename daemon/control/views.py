@@ -164,6 +164,7 @@ def status(daemon: Daemon, now: float) -> Status:
     counts = {group: len(rows) for group, rows in groups.items()} | {
         "targets": len(daemon.config.targets),
         "portals": len(daemon.portals),
+        "groups": len(assembly.pairs.groups.by_name),
         "sessions": len(daemon.registry),
         "acquisitions": len(assembly.acquisitions.all()),
     }

@@ -57,8 +57,8 @@ def api(served: Served) -> ControlClient:
     return ControlClient(served.folder / "control.sock")
 
 
-def add_disks(api: ControlClient, folder: Path) -> None:
-    for name in ("one", "two"):
+def add_disks(api: ControlClient, folder: Path, *names: str) -> None:
+    for name in names or ("one", "two"):
         device = {"name": name, "path": str(folder / f"{name}.img")}
         assert api.ask("POST", "/v1/devices", device).status == 201
         assert api.ask("POST", "/v1/vdevs", {"name": f"v-{name}", "regions": [{"device": name}]}).status == 201
@@ -191,6 +191,46 @@ def test_a_pair_is_formed_split_verified_and_ended(api: ControlClient, served: S
     assert api.ask("DELETE", f"/v1/pairs/{number}").status == 200
     assert api.get("/v1/pairs") == []
     assert (served.folder / "one.img").read_bytes() == (served.folder / "two.img").read_bytes()
+
+
+def test_a_group_is_made_split_resynced_taken_over_and_dissolved(api: ControlClient, served: Served) -> None:
+    for name in ("three", "four"):
+        (served.folder / f"{name}.img").write_bytes(bytes(8 << 20))
+    add_disks(api, served.folder, "one", "two", "three", "four")
+    numbers = []
+    for primary, secondary in (("v-one", "v-two"), ("v-three", "v-four")):
+        form = {"primary": primary, "secondary": secondary, "copy": False}
+        numbers.append(api.ask("POST", "/v1/pairs", form).document["pair"]["number"])
+    made = api.ask("POST", "/v1/groups", {"name": "db", "pairs": numbers})
+    assert (made.status, made.document["suspend"], made.document["secondaries"]) == (201, "together", "mirrored")
+    assert api.ask("POST", "/v1/groups", {"name": "db", "pairs": []}).status == 409
+    taken = api.ask("POST", "/v1/groups", {"name": "other", "pairs": numbers[:1]})
+    assert (taken.status, taken.error["problem"]) == (
+        409,
+        f"pair {numbers[0]} is in group db, and a pair is in one at most",
+    )
+    assert api.ask("POST", "/v1/groups", {"name": "no way", "pairs": []}).status == 409
+    assert api.ask("POST", "/v1/groups", {"name": "other", "pairs": [99]}).error["problem"] == "there is no pair 99"
+    plan = api.ask("POST", "/v1/groups/db/split?dry_run=true").document
+    assert [(step["state"], step["next_state"]) for step in plan["steps"]] == [("PAIR", "PSUS")] * 2
+    assert api.get("/v1/groups/db")["state"] == "PAIR"
+    split = api.ask("POST", "/v1/groups/db/split").document
+    assert (split["group"]["state"], split["group"]["secondaries"]) == ("PSUS", "one_moment")
+    assert api.ask("POST", "/v1/groups/db/swap").status == 409
+    served.kill()
+    served.start()
+    again = api.get("/v1/groups/db")
+    assert (again["pairs"], again["state"], again["secondaries"]) == (numbers, "PSUS", "one_moment")
+    assert api.ask("POST", "/v1/groups/db/resync").status == 200
+    wait_until(api, "/v1/groups/db", "secondaries", "mirrored")
+    over = api.ask("POST", "/v1/groups/db/takeover").document
+    assert [step["next_state"] for step in over["steps"]] == ["PAIR"] * 2
+    assert [row["primary"] for row in api.get("/v1/pairs")] == ["v-two", "v-four"]
+    assert api.ask("PATCH", "/v1/groups/db", {"suspend": "alone"}).document["suspend"] == "alone"
+    assert api.ask("PATCH", "/v1/groups/db", {"pairs": numbers[1:]}).document["pairs"] == numbers[1:]
+    assert api.ask("POST", "/v1/groups/db/dissolve").status == 200
+    assert api.get("/v1/groups") == []
+    assert [row["number"] for row in api.get("/v1/pairs")] == numbers[:1]
 
 
 def test_a_comparison_is_cancelled_and_a_copy_is_split(api: ControlClient, served: Served) -> None:

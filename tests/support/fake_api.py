@@ -14,7 +14,7 @@ from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 COLLECTIONS = {"devices": "name", "arrays": "name", "vdevs": "name", "targets": "name", "pairs": "number",
-               "acquisitions": "identifier", "sessions": "tsih", "jobs": "id"}  # fmt: skip
+               "groups": "name", "acquisitions": "identifier", "sessions": "tsih", "jobs": "id"}  # fmt: skip
 UNDER_TARGETS = {"luns": "lun", "acls": "initiator", "portals": "portal"}
 
 

@@ -50,13 +50,15 @@ class Grouped:
         self.groups.put(PairGroup(name, tuple(numbers), together), answers.append)
         return self.world.ended(answers)
 
-    def begin(self, command: PairCommand) -> list[str]:
-        answers: list[str] = []
+    def begin(self, command: PairCommand) -> list[Exception | None]:
+        answers: list[Exception | None] = []
         self.groups.run(self.group, command, lambda _pair: None, answers.append)
         return answers
 
     def run(self, command: PairCommand) -> str:
-        return self.world.ended(self.begin(command))
+        """Give "" when it is done, or why not."""
+        error = self.world.ended(self.begin(command))
+        return "" if error is None else str(error)
 
     def write(self, number: int, lba: int, seed: int) -> list[VolumeError | None]:
         """Begin a write to the primary of a pair; give its answers."""
@@ -81,7 +83,7 @@ def test_a_group_splits_all_of_its_pairs_or_none() -> None:
         grouped.world.wait_state(pair, PairState.PAIR)
     assert grouped.world.command(grouped.pairs[1], ArrayOut.PAIR_SPLIT) is None
     assert not of_one_moment(grouped.pairs)
-    assert grouped.run(SPLIT) == "pair 2 (PSUS): was split before, so it is of another moment"
+    assert grouped.run(SPLIT) == "no pair was changed: pair 2 (PSUS): was split before, so it is of another moment"
     assert grouped.states == [PairState.PAIR, PairState.PSUS, PairState.PAIR]
 
 
@@ -96,7 +98,7 @@ def test_a_write_that_follows_another_is_not_on_a_secondary_without_it() -> None
     grouped.world.scheduler.run_until_idle()
     assert second == []
     grouped.device(1, 1).release()
-    assert grouped.world.ended(split) == ""
+    assert grouped.world.ended(split) is None
     assert grouped.world.ended(first) is None
     assert grouped.world.ended(second) is None
     assert grouped.on_secondary(1, 0, 1)
@@ -113,7 +115,7 @@ def test_a_write_that_does_not_end_refuses_the_split_before_a_held_write_is_refu
     grouped.world.scheduler.advance(REST_LIMIT_S - 0.1)
     assert (split, held) == ([], [])
     grouped.world.scheduler.advance(0.2)
-    assert split == ["writes under way did not end within 5 s; no pair was changed"]
+    assert [str(error) for error in split] == ["no pair was changed: writes under way did not end within 5 s"]
     assert held == [None]
     assert grouped.states == [PairState.PAIR] * 2
     assert grouped.on_secondary(2, 0, 2)

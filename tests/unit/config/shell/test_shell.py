@@ -85,6 +85,14 @@ def test_a_disk_is_exported_with_four_commands_as_with_targetcli(api: FakeApi, c
                                    "pace_mib_s": 50}),
         ),
         ("/pairs/1 split", ("POST", "/v1/pairs/1/split", {})),
+        ("/groups create g 3 /pairs/1 suspend=alone",
+         ("POST", "/v1/groups", {"name": "g", "pairs": [3, 1], "suspend": "alone"})),
+        ("/groups/db split", ("POST", "/v1/groups/db/split", {})),
+        ("/groups/db add 7", ("PATCH", "/v1/groups/db", {"pairs": [1, 2, 7]})),
+        ("/groups/db remove 2", ("PATCH", "/v1/groups/db", {"pairs": [1]})),
+        ("/groups/db set suspend=together", ("PATCH", "/v1/groups/db", {"suspend": "together"})),
+        ("/groups/db dissolve", ("POST", "/v1/groups/db/dissolve", {})),
+        ("/groups delete db", ("DELETE", "/v1/groups/db", None)),
         (f"{TPG}/luns create v0 lun5 max_iops=9 max_bandwidth=1M --read-only",
          ("POST", f"/v1/targets/{QUOTED}/luns",
           {"lun": 5, "virtual_device": "v0", "max_iops": 9, "max_bytes_per_s": 1048576, "read_only": True})),
@@ -113,13 +121,14 @@ def test_a_command_is_a_request(api: FakeApi, cli: Cli, line: str, request_: tup
     api.state["devices"] = [{"name": "disk0", "path": "/dev/sdb", "block_bytes": 512}]
     api.state["vdevs"] = [{"name": "v0", "regions": []}]
     api.state["pairs"] = [{"number": 1}]
+    api.state["groups"] = [{"name": "db", "pairs": [1, 2]}]
     api.state["sessions"] = [{"tsih": 1}]
     api.state["jobs"] = [{"id": "3", "state": "running"}]
     api.answers["POST", "/v1/jobs/3/cancel"] = [{"id": "3", "done_blocks": 1, "total_blocks": 2}]
     method, url, _ = request_
     if method == "PUT":
         api.answers[method, url] = [{"changes": []}]
-    if url.endswith(("/split", "/drain")):
+    if url.endswith(("/split", "/drain", "/dissolve")):
         api.answers[method, url] = [{"number": 1}]
     code, _, err = cli(*line.split())
     assert (code, err) == (0, "")
@@ -269,6 +278,35 @@ def test_a_copy_is_waited_for_until_it_is_done(api: FakeApi, cli: Cli, monkeypat
     api.answers["POST", "/v1/pairs"] = [{"job": running}]
     api.answers["GET", "/v1/jobs/3"] = [running, running | {"state": "done", "done_blocks": 9}]
     assert cli("/pairs", "create", "a", "b", "--wait")[:2] == (0, "formed pair a → b: done\n")
+
+
+def test_what_becomes_of_each_pair_is_said_before_a_group_is_taken_over(api: FakeApi, cli: Cli) -> None:
+    api.state["groups"] = [{"name": "db", "pairs": [1, 2]}]
+    steps = [
+        {"pair": 1, "state": "PSUE", "next_state": "SSWS", "refusal": None},
+        {"pair": 2, "state": "PAIR", "next_state": "PAIR", "refusal": None},
+    ]
+    api.answers["POST", "/v1/groups/db/takeover"] = [{"steps": steps}, {"group": {"state": "mixed"}, "jobs": []}]
+    code, out, _ = cli("--yes", "/groups/db", "takeover")
+    assert code == 0
+    assert out == "pair 1: PSUE → SSWS\npair 2: PAIR → PAIR\ntakeover: group db: mixed\n"
+    assert [url for _, url, _ in api.requests] == [
+        "/v1/groups/db/takeover?dry_run=true",
+        "/v1/groups/db/takeover",
+    ]
+
+
+def test_all_copies_of_a_group_are_waited_for(api: FakeApi, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LOOK_S", 0.0)
+    api.state["groups"] = [{"name": "db", "pairs": [1, 2]}]
+    jobs = [{"id": at, "kind": "resync", "subject": f"/pairs/{at}", "state": "running"} for at in (1, 2)]
+    api.answers["POST", "/v1/groups/db/resync"] = [{"group": {"state": "COPY"}, "jobs": jobs}]
+    for job in jobs:
+        api.answers["GET", f"/v1/jobs/{job['id']}"] = [job, job | {"state": "done"}]
+    assert cli("/groups/db", "resync", "--wait")[:2] == (0, "resync: group db: done\n")
+    api.answers["GET", "/v1/jobs/1"] = [jobs[0] | {"state": "failed", "error": "the array is gone"}]
+    assert cli("/groups/db", "resync", "--wait")[0] == 1
+    assert cli("/groups/db", "resync")[1] == "resync: group db: COPY, jobs 1, 2 run, see /jobs\n"
 
 
 def test_a_copy_that_fails_is_exit_code_1(api: FakeApi, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
