@@ -51,6 +51,7 @@ def main(
     argv: Sequence[str] | None = None,
     open_array: OpenArray | None = None,
     sleep: Callable[[float], None] = time.sleep,
+    now: Callable[[], float] = time.monotonic,
 ) -> int:
     """Run annexhost.
 
@@ -58,6 +59,7 @@ def main(
         argv: the command line without the program's name; that of the process by default.
         open_array: opens the logical unit at an address; by default over iSCSI or SG_IO, as the address says.
         sleep: waits, in seconds, between two looks at something that takes time.
+        now: monotonic seconds.
 
     Returns:
         The exit code.
@@ -69,7 +71,7 @@ def main(
         # With the data on stdout, the answer has to go elsewhere.
         terminal = Terminal(as_json=options.json, keep_stdout=getattr(options, "output", None) == "-")
         opener = open_array or _opener(_initiator_name(options.initiator))
-        answer = options.verb(Run(options, terminal, opener, sleep))
+        answer = options.verb(Run(options, terminal, opener, sleep, now))
         if answer is not None:
             terminal.answer(answer)
         sys.stdout.flush()

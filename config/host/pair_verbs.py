@@ -6,6 +6,7 @@ from rich.live import Live
 
 from config.host.array import Array
 from config.host.errors import HostToolError, Refused, Usage
+from config.host.pair_watch import CopyRates
 from config.host.presentation import Answer, describe_pairs, pair_document
 from config.host.scsi_device import COMMAND_TIMEOUT_S
 from config.host.verbs import POLL_INTERVAL_S, Run, resolve_naa
@@ -82,10 +83,26 @@ def display(run: Run) -> Answer | None:
             return describe_pairs(array.pairs(run.options.pair))
         if run.terminal.as_json:
             raise Usage("--watch and --json exclude each other")
+        rates = CopyRates(run.now)
+        block_bytes = _BlockLengths(array)
         with Live(console=run.terminal.console, auto_refresh=False) as live:
             while True:
-                live.update(describe_pairs(array.pairs(run.options.pair)).shown, refresh=True)
+                rows = array.pairs(run.options.pair)
+                live.update(describe_pairs(rows, rates.look(rows, block_bytes.of)).shown, refresh=True)
                 run.sleep(1.0)
+
+
+class _BlockLengths:
+    """The block lengths of pairs, which the rows of pairs do not have; asked for once."""
+
+    def __init__(self, array: Array) -> None:
+        self._array = array
+        self._by_naa: dict[bytes, int] | None = None
+
+    def of(self, row: PairRow) -> int | None:
+        if self._by_naa is None:
+            self._by_naa = {device.naa: device.block_bytes for device in self._array.virtual_devices()}
+        return self._by_naa.get(row.primary_naa) or self._by_naa.get(row.secondary_naa)
 
 
 def _order(run: Run, action: ArrayOut, flags: int = 0, timeout_s: float = COMMAND_TIMEOUT_S) -> Answer:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from config.durations import duration_words
 from config.host.address import decode_lun
+from config.host.pair_watch import CopyRate
 from scsi.array_commands import (
     AcquisitionRow,
     AcquisitionState,
@@ -50,6 +52,12 @@ VIRTUAL_DEVICE_FLAG_WORDS = {
     VirtualDeviceFlag.LOCAL_REGIONS: "local",
     VirtualDeviceFlag.PRIMARY: "primary",
     VirtualDeviceFlag.SECONDARY: "secondary",
+}
+
+# Why a pair is in a state, as far as the wire says.
+_CAUSES = {
+    PairState.PSUS: "split by command",
+    PairState.SSWS: "the secondary has taken over",
 }
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
@@ -127,10 +135,37 @@ def pair_document(row: PairRow) -> Document:
         "primary_naa": row.primary_naa.hex(),
         "secondary_naa": row.secondary_naa.hex(),
         "label": row.label.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
+        "direction": direction(row),
+        "cause": cause(row),
     }
 
 
-def describe_pairs(rows: Sequence[PairRow]) -> Answer:
+def direction(row: PairRow) -> str:
+    """Say in which direction a pair copies, or would by itself."""
+    back = row.state == PairState.SSWS or bool(row.flags & PairFlag.SECONDARY_IS_CURRENT)
+    return "secondary → primary" if back else "primary → secondary"
+
+
+def cause(row: PairRow) -> str:
+    """Say why a pair is in its state, as far as the wire tells; "" when there is nothing to say."""
+    if row.state == PairState.PSUE:
+        current = "secondary" if row.flags & PairFlag.SECONDARY_IS_CURRENT else "primary"
+        return f"a leg has failed; that of the {current} has the newest data"
+    return _CAUSES.get(row.state, "")
+
+
+def _notes(row: PairRow, rates: Mapping[int, CopyRate]) -> str:
+    notes = [cause(row)]
+    if row.state == PairState.COPY:
+        notes.append(direction(row))
+    rate = rates.get(row.number)
+    if rate is not None:
+        notes.append(f"{rate.bytes_a_second / (1 << 20):.1f} MiB/s")
+        notes.append("no progress" if rate.seconds_left is None else f"{duration_words(rate.seconds_left)} left")
+    return ", ".join(filter(None, [*notes, *_words(row.flags, PAIR_FLAG_WORDS)]))
+
+
+def describe_pairs(rows: Sequence[PairRow], rates: Mapping[int, CopyRate] | None = None) -> Answer:
     """Show pairs; the ids of the two stand one above the other, so that 80 columns are enough."""
     table = _table(["pair", "state", "in sync", "blocks out", "level", "primary\nsecondary", "label", "notes"])
     for row in rows:
@@ -142,7 +177,7 @@ def describe_pairs(rows: Sequence[PairRow]) -> Answer:
             FenceLevel(row.fence_level).name.lower(),
             f"{row.primary_naa.hex()}\n{row.secondary_naa.hex()}",
             printable(row.label),
-            ", ".join(_words(row.flags, PAIR_FLAG_WORDS)),
+            _notes(row, rates or {}),
         )
     return Answer({"pairs": [pair_document(row) for row in rows]}, table)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -32,12 +33,14 @@ class Run:
         terminal: where answers and notes go.
         open_array: opens the logical unit at an address; the session ends with the context.
         sleep: waits, in seconds, between two looks at something that takes time.
+        now: monotonic seconds.
     """
 
     options: argparse.Namespace
     terminal: Terminal
     open_array: Callable[[Address], AbstractContextManager[Array]]
     sleep: Callable[[float], None]
+    now: Callable[[], float] = time.monotonic
 
     @contextmanager
     def array(self) -> Iterator[Array]:

@@ -151,6 +151,21 @@ ENTRIES = {
                 {"wait": "true: return when it is done"},
                 ("verify --wait",),
             ),
+            "set": CommandText(
+                "[pace=SIZE] [least_pace=SIZE]",
+                "Change how fast it copies and compares, at once, also what is under way.",
+                {
+                    "pace": "at most this much a second, in whole MiB; 0 for no limit",
+                    "least_pace": "so much a second at least while hosts are busy; 16MiB of a new pair",
+                },
+                ("set pace=200MiB", "set least_pace=4MiB"),
+            ),
+            "ranges": CommandText(
+                "[first_lba=LBA] [limit=N]",
+                "List the blocks that are not known to be equal on both sides, such as verify found them.",
+                {"first_lba": "where to begin; 0 by default", "limit": "how many at most; 100 by default"},
+                ("ranges", "ranges first_lba=4096 limit=10"),
+            ),
             "swap": CommandText(
                 "[yes=true]", "Make the secondary the primary, and the other way round.", YES, ("swap",)
             ),

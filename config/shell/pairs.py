@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlencode
 
+from config.durations import duration_words
 from config.shell.errors import Usage
 from config.shell.node import Collection, Entry, Row, Summary, summary
 from config.shell.progress import wait_for_job
@@ -12,6 +14,7 @@ from config.shell.sizes import parse_size
 from config.shell.words import truth
 
 MIB = 1024 * 1024
+_PACES = {"pace": "pace_mib_s", "least_pace": "least_pace_mib_s"}
 
 
 class PairNode(Entry):
@@ -20,8 +23,34 @@ class PairNode(Entry):
     kind = "/pairs/NUMBER"
 
     def summary(self) -> Summary:
-        sides = f"{self.row.get('primary')} → {self.row.get('secondary')}"
-        return summary(self.row, (sides, _percent(self.row)))
+        row = self.row
+        arrow = "←" if row.get("direction") == "secondary → primary" else "→"
+        sides = f"{row.get('primary')} {arrow} {row.get('secondary')}"
+        out, waiting = row.get("out_of_sync_blocks"), row.get("waiting_for")
+        facts = (
+            sides,
+            _percent(row),
+            f"{out} blocks out of sync" if out else "",
+            progress_words(row),
+            f"waits for {waiting}" if waiting else "",
+            "fence not held" if row.get("fence_held") is False else "",
+        )
+        return summary(row, facts)
+
+    def ui_command_set(self, **keys: str) -> None:
+        self.change({_PACES[key]: _pace(key, value) for key, value in self.keys_of_set(keys).items()})
+
+    def ui_command_ranges(self, first_lba: str = "0", limit: str = "100") -> None:
+        found = self.fetch(f"{self.url}/out_of_sync?{urlencode({'first_lba': first_lba, 'limit': limit})}")
+        terminal = self.shell.terminal
+        if terminal.as_json:
+            terminal.document(found)
+            return
+        terminal.say(f"{found['out_of_sync_blocks']} blocks of {found['block_bytes']} bytes are out of sync")
+        if found["ranges"]:
+            terminal.table(("first LBA", "blocks"), [(row["first_lba"], row["blocks"]) for row in found["ranges"]])
+        if found["next_lba"] is not None:
+            terminal.say(f"more: ranges first_lba={found['next_lba']}")
 
     def ui_command_split(self) -> None:
         self._do("split")
@@ -82,10 +111,7 @@ class PairsNode(Collection):
         if label:
             body["label"] = label
         if pace:
-            mebibytes, rest = divmod(parse_size("pace", pace), MIB)
-            if rest or not mebibytes:
-                raise Usage("pace", f"{pace[:80]!r} is not in whole MiB")
-            body["pace_mib_s"] = mebibytes
+            body["pace_mib_s"] = _pace("pace", pace)
         waits = truth("wait", wait)
         finish(self, self.shell.api.post(self.url, body), waits, f"formed pair {primary} → {secondary}")
 
@@ -113,6 +139,33 @@ def answer_job(answer: Any) -> Row | None:
     if isinstance(inner, dict):
         return inner
     return answer if "kind" in answer and "id" in answer else None
+
+
+def progress_words(row: Row) -> str:
+    """Say what a pair is doing, how fast, and how long that will take; "" when it does nothing."""
+    doing = row.get("doing")
+    if not doing:
+        return ""
+    parts = [f"{doing} {row.get('rate_mib_s', 0):.1f} MiB/s"]
+    if row.get("compared_percent") is not None:
+        parts.append(f"{row['compared_percent']} % compared")
+    if row.get("seconds_left") is not None:
+        parts.append(f"{duration_words(row['seconds_left'])} left")
+    if row.get("stands_back"):
+        parts.append("hosts are busy")
+    return ", ".join(parts)
+
+
+def _pace(key: str, text: str) -> int:
+    """Give a pace in MiB a second.
+
+    Raises:
+        Usage: it is not in whole MiB, or nothing where there has to be something.
+    """
+    mebibytes, rest = divmod(parse_size(key, text), MIB)
+    if rest or (not mebibytes and key != "pace"):
+        raise Usage(key, f"{text[:80]!r} is not in whole MiB")
+    return mebibytes
 
 
 def _percent(row: Row) -> str:

@@ -2,7 +2,8 @@
 
 It is made of two answers of GET /v1/statistics. In one there are the groups `lus`, `hosts`, `arrays` and `pairs`, in a
 group its members by name, and in a member its counters since the daemon's start: `reads`, `writes`, `read_bytes`,
-`written_bytes`, `busy_s` (the latencies of all of them together); and `queue`, which is how many it has now.
+`written_bytes`, `busy_s` (the latencies of all of them together); and `queue`, which is how many it has now. A pair has
+its state and what it is doing as well, which is shown as it is: these are not counters.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from config.durations import duration_words
 from config.shell.client import Client
 from config.shell.errors import Usage
 from config.shell.sizes import count_words
@@ -22,6 +24,13 @@ from config.shell.terminal import Terminal, table
 
 GROUPS = {"lus": "LU", "hosts": "host", "arrays": "array", "pairs": "pair"}
 COLUMNS = ("read IOPS", "write IOPS", "read MB/s", "write MB/s", "latency ms", "queue")
+
+# Of pairs alone: what /v1/statistics says → how it is shown.
+PAIR_COLUMNS = ("state", "in sync", "blocks out", "copy MB/s", "left")
+PAIR_KEYS = (
+    "state", "direction", "fence_held", "in_sync_percent", "out_of_sync_blocks", "doing", "rate_bytes", "seconds_left",
+    "stands_back",
+)  # fmt: skip
 
 Counters = dict[str, Any]
 
@@ -35,6 +44,13 @@ class Rates(NamedTuple):
     write_mb_s: float
     latency_ms: float | None
     queue: int
+
+
+class Seen(NamedTuple):
+    """One of them at a look: its rates, and its counters as they are."""
+
+    rates: Rates
+    counters: Counters
 
 
 def watch(
@@ -64,16 +80,20 @@ def watch(
 
 def _looks(
     api: Client, count: int, interval_s: float, sleep: Callable[[float], None], now: Callable[[], float]
-) -> Iterator[dict[str, dict[str, Rates]]]:
+) -> Iterator[dict[str, dict[str, Seen]]]:
     before, then = api.get("/v1/statistics"), now()
     done = 0
     while not count or done < count:
         sleep(interval_s)
         after, at = api.get("/v1/statistics"), now()
         seconds = max(at - then, 1e-3)
-        yield {group: rates(before.get(group) or {}, after.get(group) or {}, seconds) for group in GROUPS}
+        yield {group: _seen(before.get(group) or {}, after.get(group) or {}, seconds) for group in GROUPS}
         before, then = after, at
         done += 1
+
+
+def _seen(before: dict[str, Counters], after: dict[str, Counters], seconds: float) -> dict[str, Seen]:
+    return {name: Seen(row, after[name]) for name, row in rates(before, after, seconds).items()}
 
 
 def rates(before: dict[str, Counters], after: dict[str, Counters], seconds: float) -> dict[str, Rates]:
@@ -100,18 +120,28 @@ def _rates(before: Counters, after: Counters, seconds: float) -> Rates:
     )
 
 
-def _print(terminal: Terminal, groups: list[str], look: dict[str, dict[str, Rates]]) -> None:
+def _print(terminal: Terminal, groups: list[str], look: dict[str, dict[str, Seen]]) -> None:
     if terminal.as_json:
-        terminal.document({group: {name: row._asdict() for name, row in look[group].items()} for group in groups})
+        terminal.document(
+            {group: {name: _document(group, seen) for name, seen in look[group].items()} for group in groups}
+        )
         return
     terminal.show(_shown(groups, look))
 
 
-def _shown(groups: list[str], look: dict[str, dict[str, Rates]]) -> RenderableType:
+def _document(group: str, seen: Seen) -> Counters:
+    more = {key: seen.counters.get(key) for key in PAIR_KEYS} if group == "pairs" else {}
+    return seen.rates._asdict() | more
+
+
+def _shown(groups: list[str], look: dict[str, dict[str, Seen]]) -> RenderableType:
     tables = [
         table(
-            (GROUPS[group], *COLUMNS),
-            [(name, *_words(row)) for name, row in sorted(look[group].items())],
+            (GROUPS[group], *COLUMNS, *(PAIR_COLUMNS if group == "pairs" else ())),
+            [
+                (name, *_words(seen.rates), *(_pair_words(seen.counters) if group == "pairs" else ()))
+                for name, seen in sorted(look[group].items())
+            ],
             figures_from=1,
         )
         for group in groups
@@ -126,3 +156,14 @@ def _words(row: Rates) -> tuple[str, ...]:
         count_words(row.read_iops), count_words(row.write_iops),
         f"{row.read_mb_s:.1f}", f"{row.write_mb_s:.1f}", latency, str(row.queue),
     )  # fmt: skip
+
+
+def _pair_words(counters: Counters) -> tuple[str, ...]:
+    percent, left = counters.get("in_sync_percent"), counters.get("seconds_left")
+    return (
+        str(counters.get("state") or "-"),
+        "-" if percent is None else f"{percent} %",
+        str(counters.get("out_of_sync_blocks") or 0),
+        f"{(counters.get('rate_bytes') or 0) / 1e6:.1f}" if counters.get("doing") else "-",
+        "-" if left is None else duration_words(left),
+    )

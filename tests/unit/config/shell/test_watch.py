@@ -21,7 +21,7 @@ class Api:
         return self.documents.pop(0)
 
 
-def counters(reads: int, **others: float) -> dict[str, Any]:
+def counters(reads: int, **others: Any) -> dict[str, Any]:
     return {
         "reads": reads,
         "writes": 0,
@@ -64,6 +64,23 @@ def test_watch_shows_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     head, row = capsys.readouterr().out.splitlines()
     assert head.split()[:3] == ["host", "read", "IOPS"]
     assert row.split()[:2] == ["iqn.x\\x1b[2J", "12.3k"]
+
+
+def test_watch_shows_of_a_pair_what_it_is_doing(capsys: pytest.CaptureFixture[str]) -> None:
+    pair = counters(
+        10, state="COPY", in_sync_percent=37, out_of_sync_blocks=99, doing="copying", rate_bytes=5e6, seconds_left=70
+    )
+    clock = iter([0.0, 1.0])
+    api: Any = Api({}, {"pairs": {"1": pair}})
+    watch(api, Terminal(), "pairs", 1, 1.0, sleep=lambda _: None, now=lambda: next(clock))
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split()[-8:] == ["state", "in", "sync", "blocks", "out", "copy", "MB/s", "left"]
+    assert row.split()[-7:] == ["COPY", "37", "%", "99", "5.0", "1", "min"]
+    clock = iter([0.0, 1.0])
+    api = Api({}, {"pairs": {"1": pair}})
+    watch(api, Terminal(as_json=True), "pairs", 1, 1.0, sleep=lambda _: None, now=lambda: next(clock))
+    seen = json.loads(capsys.readouterr().out)["pairs"]["1"]
+    assert (seen["state"], seen["rate_bytes"], seen["read_iops"]) == ("COPY", 5e6, 10.0)
 
 
 def test_what_can_not_be_watched_is_refused() -> None:
