@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from scsi.array_commands import FenceLevel, PairState
-from tests.support.annexd import Annexd
+from tests.support.annexd import TARGET_NAME, Annexd
 from tests.support.host import GOOD, Host
 from tests.support.link_proxy import LinkProxy
 from tests.support.load import Load
@@ -18,6 +18,20 @@ from tests.support.tgt import Tgt
 ARRAY_TARGET = "iqn.2026-11.org.example:array"
 LEG_BYTES = 16 << 20
 SLOTS = 64  # of the load: 2 MiB
+
+
+class TwoAnnexds(NamedTuple):
+    """annexd, another annexd as its array with the link to that, and the files under both legs."""
+
+    annexd: Annexd
+    array: Annexd
+    link: LinkProxy
+    local: Path
+    remote: Path
+
+    def compare(self, load: Load) -> None:
+        """As `Paired.compare`."""
+        compare(self.annexd, self.local, self.remote, load)
 
 
 class Paired(NamedTuple):
@@ -31,26 +45,56 @@ class Paired(NamedTuple):
 
     def compare(self, load: Load) -> None:
         """Check that the pair is in PAIR, has what was acknowledged, and the same on both legs."""
-        with Host(self.annexd.port) as host:
-            wait_for_pair(host, PairState.PAIR)
-            assert load.check(host) == []
-        assert self.local.read_bytes() == self.remote.read_bytes()
-        assert "Traceback" not in self.annexd.log()
+        compare(self.annexd, self.local, self.remote, load)
+
+
+def compare(annexd: Annexd, local: Path, remote: Path, load: Load) -> None:
+    """Check a pair: PAIR, what was acknowledged is there, and both files are the same."""
+    with Host(annexd.port) as host:
+        wait_for_pair(host, PairState.PAIR)
+        assert load.check(host) == []
+    assert local.read_bytes() == remote.read_bytes()
+    assert "Traceback" not in annexd.log()
 
 
 @contextmanager
-def paired(folder: Path, level: FenceLevel = FenceLevel.STATUS, state: Path | None = None) -> Iterator[Paired]:
-    """Start all of it, and form the pair."""
-    local, remote, other = (folder / f"{name}.img" for name in ("local", "remote", "other"))
-    for path in (local, remote, other):
-        path.write_bytes(bytes(LEG_BYTES))
+def paired(
+    folder: Path, level: FenceLevel = FenceLevel.STATUS, state: Path | None = None, program: type[Annexd] = Annexd
+) -> Iterator[Paired]:
+    """Start all of it, and form the pair; `program` is how annexd runs."""
+    local, remote, other = _files(folder)
     if state is not None:
         (folder / "state").symlink_to(state)
     with Tgt(folder) as array, LinkProxy(array.port) as link:
         array.add_lun(array.add_target(ARRAY_TARGET), remote)
         url = f"iscsi://127.0.0.1:{link.port}/{ARRAY_TARGET}/1"
-        with Annexd(folder, ("--local", local), ("--array", url), ("--local", other)) as annexd:
-            with Host(annexd.port) as host:
-                assert create_pair(host, 1, level).status == GOOD
-                wait_for_pair(host, PairState.PAIR)
+        with program(folder, ("--local", local), ("--array", url), ("--local", other)) as annexd:
+            _form(annexd, level)
             yield Paired(annexd, array, link, local, remote)
+
+
+@contextmanager
+def paired_with_annexd(
+    folder: Path, level: FenceLevel = FenceLevel.STATUS, program: type[Annexd] = Annexd
+) -> Iterator[TwoAnnexds]:
+    """The same with LUN 0 of another annexd in the place of tgt."""
+    local, remote, other = _files(folder)
+    (folder / "array").mkdir()
+    with Annexd(folder / "array", ("--local", remote)) as array, LinkProxy(array.port) as link:
+        url = f"iscsi://127.0.0.1:{link.port}/{TARGET_NAME}/0"
+        with program(folder, ("--local", local), ("--array", url), ("--local", other)) as annexd:
+            _form(annexd, level)
+            yield TwoAnnexds(annexd, array, link, local, remote)
+
+
+def _files(folder: Path) -> tuple[Path, Path, Path]:
+    local, remote, other = (folder / f"{name}.img" for name in ("local", "remote", "other"))
+    for path in (local, remote, other):
+        path.write_bytes(bytes(LEG_BYTES))
+    return local, remote, other
+
+
+def _form(annexd: Annexd, level: FenceLevel) -> None:
+    with Host(annexd.port) as host:
+        assert create_pair(host, 1, level).status == GOOD
+        wait_for_pair(host, PairState.PAIR)
