@@ -23,13 +23,18 @@ sys.path.insert(0, str(ROOT))
 from daemon.compiled import FOLDER, MANIFEST, Manifest, digest, usable
 
 # What every command of a busy disk goes through, and what that calls. Not here: `scsi.nexus`, which takes part in a
-# cycle of imports that mypyc does not survive; the tables of commands, which are read once.
+# cycle of imports that mypyc does not survive; the tables of commands, which are read once. A class that derives from a
+# compiled one has to be compiled as well.
 MODULES = (
     "scsi.iscsi.answers",
     "scsi.iscsi.connection",
     "scsi.iscsi.early_requests",
     "scsi.iscsi.events",
     "scsi.iscsi.framing",
+    "scsi.iscsi.initiator",
+    "scsi.iscsi.initiator_session",
+    "scsi.iscsi.initiator_task",
+    "scsi.iscsi.initiator_transfers",
     "scsi.iscsi.intake",
     "scsi.iscsi.pdu",
     "scsi.iscsi.serial_numbers",
@@ -44,6 +49,21 @@ MODULES = (
     "scsi.target",
     "scsi.task_set",
     "backends.devices.block",
+    "backends.external.lba_status",
+    "backends.external.operation",
+    "backends.external.pieces",
+    "backends.external.provisioning",
+    "backends.external.unit",
+    "backends.pairs.copying",
+    "backends.pairs.dirty_map",
+    "backends.pairs.intent_log",
+    "backends.pairs.mirror",
+    "backends.pairs.mirror_faults",
+    "backends.pairs.mirrored_ranges",
+    "backends.pairs.moving",
+    "backends.pairs.range_order",
+    "backends.pairs.volumes",
+    "backends.pairs.walking",
     "backends.virtual_device",
 )
 

@@ -129,7 +129,7 @@ annex_venv() {
 # The data path, compiled from its .py files; in a checkout whose files differ from it annexd does without.
 annex_compiled() {
     .venv/bin/python scripts/compile.py --check && return 0
-    annex_say "compiling the data path (half a minute)"
+    annex_say "compiling the data path (a minute)"
     .venv/bin/python scripts/compile.py
 }
 

@@ -184,7 +184,7 @@ class InitiatorSession:
 
     def heard(self, now: float) -> None:
         """Learn that bytes came: it lives, even if slowly."""
-        if self._ping_deadline is not NEVER:
+        if self._ping_deadline != NEVER:
             self._ping_deadline = now + self._options.nop_timeout_s
 
     def sent(self) -> None:
@@ -194,7 +194,7 @@ class InitiatorSession:
     def next_deadline(self, heard_at: float) -> float:
         """Say when to call `on_timer`; `heard_at` is when the last bytes came."""
         ping_at = self._ping_deadline
-        if ping_at is NEVER:
+        if ping_at == NEVER:
             ping_at = heard_at + self._options.nop_interval_s
         return min(ping_at, self._check_at)
 
@@ -482,7 +482,7 @@ class InitiatorSession:
     def _keep_alive(self, now: float, heard_at: float) -> None:
         if now >= self._ping_deadline:
             self._fail(f"no answer to a ping for {self._options.nop_timeout_s:g} s")
-        elif self._ping_deadline is NEVER and now >= heard_at + self._options.nop_interval_s and not self._reason:
+        elif self._ping_deadline == NEVER and now >= heard_at + self._options.nop_interval_s and not self._reason:
             self._ping_tag = self._new_tag()
             self._ping_deadline = now + self._options.nop_timeout_s
             nop = NopOut(NO_LUN, self._ping_tag, RESERVED_TAG, self.cmd_sn, self.exp_stat_sn)
@@ -491,7 +491,7 @@ class InitiatorSession:
     def _receive_nop_in(self, header: Header, data: memoryview, placed: bool) -> None:
         del data, placed
         if header[5] != RESERVED_TAG:
-            if header[5] != self._ping_tag or self._ping_deadline is NEVER:
+            if header[5] != self._ping_tag or self._ping_deadline == NEVER:
                 self._fail(f"NOP-In for an unknown task tag {header[5]:#x}")
                 return
             self._ping_deadline = NEVER

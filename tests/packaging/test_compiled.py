@@ -1,5 +1,6 @@
 """The compiled data path: the same tests pass on it, annexd runs it, and it steps aside when a source has changed."""
 
+import ast
 import json
 import os
 import re
@@ -41,6 +42,21 @@ def test_the_unit_tests_pass_on_the_compiled_modules(folder: str) -> None:
     assert int(closing[1]) > 1000
 
 
+def test_a_class_that_derives_from_a_compiled_one_is_compiled_too() -> None:
+    manifest = compiled.usable(ROOT)
+    assert manifest is not None
+    classes = {
+        path: [node for node in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(node, ast.ClassDef)]
+        for folder in ("scsi", "backends", "daemon", "tests")
+        for path in (str(file.relative_to(ROOT)) for file in (ROOT / folder).rglob("*.py"))
+    }
+    names = {node.name for path in manifest.sources for node in classes[path]}
+    assert "MirroredWrite" in names
+    for path in set(classes) - set(manifest.sources):
+        for node in classes[path]:
+            assert not names & {base.id for base in node.bases if isinstance(base, ast.Name)}, f"{path}: {node.name}"
+
+
 def extensions_of(pid: int) -> set[str]:
     return set(re.findall(r"\S+/build/compiled/(\S+)", Path(f"/proc/{pid}/maps").read_text()))
 
@@ -53,7 +69,7 @@ def test_annexd_runs_the_compiled_modules(tmp_path: Path) -> None:
         loaded = extensions_of(daemon.pid)
     names = compiled.usable(ROOT)
     assert names is not None
-    assert {file for file in names.modules.values() if "session" in file or "logical_unit" in file} <= loaded
+    assert {file for file in names.modules.values() if "/session" in file or "logical_unit" in file} <= loaded
 
 
 @pytest.fixture

@@ -145,6 +145,7 @@ class FakeArray:
         journal: (nexus, operation code) of every command that was run, in order.
         sessions_end: a cut path's nexus is lost at once; False is tgt, which keeps the old session and its RESERVE.
         reset_works: LOGICAL UNIT RESET is answered with "complete".
+        before_answer: by operation code, what happens once such a command was run, before its answer arrives.
     """
 
     def __init__(self, scheduler: VirtualScheduler, *units: FakeUnit) -> None:
@@ -154,6 +155,7 @@ class FakeArray:
         self.journal: list[tuple[int, int]] = []
         self.sessions_end = True
         self.reset_works = True
+        self.before_answer: dict[int, Callable[[], None]] = {}
         self.resets = 0
         self.cdbs: list[bytes] = []
         self._queue: list[Queued] = []
@@ -190,6 +192,8 @@ class FakeArray:
         queue, self._queue = self._queue, []
         for command in queue:
             answer = self._execute(command)
+            if (happens := self.before_answer.get(command.cdb[0])) is not None:
+                happens()
             unit = self.units.get(int.from_bytes(command.lun[:2], "big"))
             if unit is not None and command.cdb[0] in unit.silent:
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -11,7 +12,6 @@ import pytest
 from backends.acquisitions.book import AcquisitionOptions, Acquisitions
 from backends.acquisitions.snapshot_read import SnapshotReadOptions
 from backends.array_services import DaemonArrayServices
-from backends.devices.state import DeviceState
 from backends.external.unit import ExternalLogicalUnit
 from backends.pairs.book import PairBook
 from backends.regions import Region, RegionDevice
@@ -33,43 +33,49 @@ from scsi.array_commands import (
 from scsi.logical_unit import LogicalUnit
 from scsi.nexus import MappedUnit
 from scsi.target import TargetPort
-from scsi.volume import Buffer, Done, Fault, ReadDone, VolumeError
+from scsi.volume import Buffer, Done, Fault, VolumeError
 from tests.support import commands as c
 from tests.support.clock import VirtualScheduler
+from tests.support.fake_array import FakeAnswer
 from tests.support.memory_volume import MemoryVolume
 from tests.support.pair_world import FakeFences
 from tests.support.stable_memory import MemoryDirectory
 from tests.support.workers import VirtualWorkers
 
 BLOCK = 512
+READ_10, WRITE_10 = 0x28, 0x2A
 ALICE, BOB = "iqn.2026-11.org.example:alice", "iqn.2026-11.org.example:bob"
 OPTIONS = AcquisitionOptions(
     most_blocks=200, most_transfer_bytes=16 * BLOCK, reading=SnapshotReadOptions(chunk_bytes=8 * BLOCK)
 )
 
 
-class MemoryExternalUnit(ExternalLogicalUnit):
-    """An external LU whose blocks are in memory."""
+class MemoryPath:
+    """The way to an external LU whose blocks are in memory."""
 
-    def __init__(self, scheduler: VirtualScheduler, number: int, volume: MemoryVolume) -> None:
-        identifier = bytes.fromhex("6e") + bytes(14) + bytes([number])
-        super().__init__("old", c.lun(number), identifier, cast("Any", None), scheduler)
-        self.volume = volume
-        self.blocks = volume.blocks
-        self.state = DeviceState.READY
-        self._fault = None
+    def __init__(self, volume: MemoryVolume) -> None:
+        self._volume = volume
 
-    def fault(self) -> VolumeError | None:
-        return self.volume.fault() or self._fault
+    def submit(
+        self, _lun: bytes, cdb: bytes, data_out: Buffer, _most: int, done: Callable[[FakeAnswer], None], *_: object
+    ) -> None:
+        lba, blocks = struct.unpack_from(">2xIxH", cdb)
+        if cdb[0] == READ_10:
+            self._volume.read(lba, blocks, lambda data: done(FakeAnswer(data_in=cast("Buffer", data))))
+        elif cdb[0] == WRITE_10:
+            self._volume.write(lba, data_out, False, lambda _error: done(FakeAnswer()))
+        else:
+            self._volume.flush(lambda _error: done(FakeAnswer()))
 
-    def read(self, lba: int, blocks: int, done: ReadDone) -> None:
-        self.volume.read(lba, blocks, done)
 
-    def write(self, lba: int, data: Buffer, fua: bool, done: Done) -> None:
-        self.volume.write(lba, data, fua, done)
-
-    def flush(self, done: Done) -> None:
-        self.volume.flush(done)
+def memory_unit(scheduler: VirtualScheduler, number: int, volume: MemoryVolume) -> ExternalLogicalUnit:
+    """Make an external LU whose blocks are in memory."""
+    identifier = bytes.fromhex("6e") + bytes(14) + bytes([number])
+    unit = ExternalLogicalUnit("old", c.lun(number), identifier, cast("Any", MemoryPath(volume)), scheduler)
+    unit.blocks = unit.split_blocks = volume.blocks
+    unit.reachable = True
+    unit.set_ready()
+    return unit
 
 
 class PresentedUnit(NamedTuple):
@@ -96,7 +102,7 @@ class Daemon:
         for volume in self.volumes:
             volume.data[:] = rng.randbytes(400 * BLOCK)
         local, old_1, half, old_2 = self.volumes
-        self.external = [MemoryExternalUnit(self.scheduler, 1, old_1), MemoryExternalUnit(self.scheduler, 2, old_2)]
+        self.external = [memory_unit(self.scheduler, 1, old_1), memory_unit(self.scheduler, 2, old_2)]
         self.local = self.present(1, (11, local, 0, 200))
         self.remote = self.present(2, (12, self.external[0], 0, 200))
         self.mixed = self.present(3, (13, half, 50, 100), (14, self.external[1], 7, 100))
@@ -392,7 +398,7 @@ def test_too_many_blocks_are_refused(daemon: Daemon) -> None:
 
 
 def test_a_device_that_is_not_ready_is_refused_with_its_own_reason(daemon: Daemon) -> None:
-    daemon.external[0]._fault = VolumeError(Fault.BECOMING_READY, "away")
+    daemon.external[0].set_pending("away")
     assert daemon.acquire(daemon.remote).outcome == "02/04/01"
     assert daemon.fenced() == set()
 

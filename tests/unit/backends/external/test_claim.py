@@ -6,6 +6,7 @@ An array that has no RESERVE has no such commands, and hosts are told so.
 from __future__ import annotations
 
 import struct
+from functools import partial
 
 from scsi.logical_unit import LogicalUnit
 from scsi.target import TargetPort
@@ -76,17 +77,8 @@ def test_another_initiator_that_has_the_lu_reserved_keeps_it() -> None:
 
 def test_nothing_is_written_when_the_reservation_was_lost_between_reading_and_writing() -> None:
     bench = Bench()
-    unit = bench.rig.unit
-    read = unit.read
-
-    def read_and_lose(lba: int, blocks: int, done: object) -> None:
-        def read_done(result: object) -> None:
-            unit.attention(0x29, 0x03)  # somebody has reset the LU
-            done(result)  # type: ignore[operator]  # a ReadDone
-
-        read(lba, blocks, read_done)
-
-    unit.read = read_and_lose  # type: ignore[method-assign]  # the moment that matters
+    somebody_resets = partial(bench.rig.unit.attention, 0x29, 0x03)
+    bench.rig.array.before_answer[READ] = somebody_resets
     assert bench.compare_and_write().outcome == "BUSY"
     assert WRITE not in bench.opcodes()
     assert bytes(bench.rig.lu.data[5 * BLOCK : 6 * BLOCK]) == OLD
