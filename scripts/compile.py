@@ -42,6 +42,7 @@ MODULES = (
     "scsi.iscsi.task_pdus",
     "scsi.iscsi.transfers",
     "scsi.iscsi.waiting_line",
+    "scsi.admission",
     "scsi.block_commands",
     "scsi.counters",
     "scsi.logical_unit",

@@ -67,7 +67,7 @@ class AtomicWrites:
     def add(self, redo: Redo) -> None:
         """Complete a write before anything else is done."""
         self._left.append(redo)
-        self._unit.atomic_writes_changed()
+        self._unit.refresh()
 
     def replay(self) -> None:
         """Try to complete the writes, in order, unless the volume can not serve or it is being done."""
@@ -101,7 +101,7 @@ class AtomicWrites:
         self._replaying = False
         if error is None:
             self._left.pop(0)
-            self._unit.atomic_writes_changed()
+            self._unit.refresh()
             self.replay()
 
 

@@ -3,18 +3,18 @@
 A command's way: `execute` → its row of the table → reserved bits → `run` of the row → the volume → `finish` or `fail`
 → `Task.complete`. That is all while nothing unusual is going on. Unit attentions of the nexus, a reservation, a task
 that is not SIMPLE, a drain, an aborted write that still runs: any of these sends the command the long way first,
-through `_execute_carefully`, which knows their rules. One flag and two comparisons decide which way.
+through `scsi.admission`, which knows their rules. One flag and two comparisons decide which way.
 
 Spec: SAM-6 "SCSI command model"; SPC-6 "Device server".
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Final
 
 from scsi import identifying_information, mode_parameters, unit_attention
+from scsi.admission import Admission
 from scsi.array_services import ArrayServices
 from scsi.atomic_writes import AtomicWrites
 from scsi.command_set import COMMANDS
@@ -22,11 +22,7 @@ from scsi.commands import CDB_BYTES, Command, Medium
 from scsi.copy_manager import CopyManager
 from scsi.counters import Counters
 from scsi.errors import (
-    InternalTargetFailure,
-    InvalidMessage,
-    ReservationConflict,
     ScsiError,
-    SoftwareWriteProtected,
     StatusError,
 )
 from scsi.log_pages import LogZeroes
@@ -41,12 +37,9 @@ from scsi.saved_parameters import NOT_KEPT, SavedParameters
 from scsi.self_test import SelfTests
 from scsi.sense import encode_sense
 from scsi.status import Status, TaskAttribute
-from scsi.task_set import TaskSet
 from scsi.tasks import Task
 from scsi.volume import Buffer, Volume
 from scsi.write_through import WriteThrough
-
-_log = logging.getLogger(__name__)
 
 _GOOD: Final = int(Status.GOOD)
 _CHECK_CONDITION: Final = int(Status.CHECK_CONDITION)
@@ -116,7 +109,7 @@ class LogicalUnit:
         self.array_services = array_services
         self.nexuses: set[Nexus] = set()
         self.saved = saved
-        self.reservations = Reservations(self.reservations_changed)
+        self.reservations = Reservations(self.refresh)
         self.persistent_reservations = PersistentReservations(self, saved)
         self.modes = self.saved_modes = mode_parameters.decode_saved(saved.get(mode_parameters.KIND))
         self.identifying_information = identifying_information.decode_saved(saved.get(identifying_information.KIND))
@@ -133,8 +126,8 @@ class LogicalUnit:
         self._volume = volume if self.modes.write_cache else WriteThrough(volume)
         self._below = volume  # the same, or what is under it while WCE is 0
         self._write_protected = volume.read_only  # as hosts were told
-        self._task_set = TaskSet()
-        self._settling = False
+        self._admission = Admission(self)
+        self._task_set = self._admission.tasks
         # Of the objects above, for the fast path.
         self._plain = self.commands.plain
         self._running = self._task_set.running
@@ -142,7 +135,7 @@ class LogicalUnit:
         self._admitted: set[Nexus] = set()  # but for those of these, which a persistent reservation lets do anything
         self._inactive = False  # a nexus has a target port that is not active
         self._unsettled = False  # and the task set is a reason for it
-        self._refresh()
+        self.refresh()
 
     def __repr__(self) -> str:
         return f"<LogicalUnit {self.naa.hex()}>"
@@ -198,7 +191,7 @@ class LogicalUnit:
     def _put_in_force(self, modes: ModeParameters) -> None:
         self.modes = modes
         self._volume = self._below if modes.write_cache else WriteThrough(self._below)
-        self._refresh()
+        self.refresh()
 
     @property
     def queue(self) -> int:
@@ -213,27 +206,27 @@ class LogicalUnit:
         self.counters.commands += 1
         nexus = task.session.nexus
         if (self._careful and nexus not in self._admitted) or task.attribute > _SIMPLE or nexus.attentions:
-            self._execute_carefully(task)
+            self._admission.execute(task)
             return
         cdb = task.cdb
         self._running[task] = row = self._plain[cdb[0]]
         try:
             if row is None or int.from_bytes(cdb, "big") & row.reserved or len(cdb) != CDB_BYTES:
-                row = self._find_row(task)
+                row = self._admission.find_row(task)
                 self._running[task] = row
                 row.refuse_reserved(cdb)
                 if row.exclusive:
-                    self._run_or_hold(task, row)
+                    self._admission.run_or_hold(task, row)
                     return
             row.run(self, task, row.decode(cdb))
         except (ScsiError, StatusError) as error:
             self.fail(task, error)
         except Exception:  # noqa: BLE001 - the outermost handler: one command fails, the session goes on
-            self._fail_by_a_bug(task)
+            self._admission.fail_by_a_bug(task)
 
     def execute_limited(self, task: Task, limit: Limit) -> None:
         """Carry out a command as soon as the limit of its host admits it; only reads and writes are limited."""
-        row = self._plain[task.cdb[0]] or self._find_row_or_none(task)
+        row = self._plain[task.cdb[0]] or self._admission.find_row_or_none(task)
         if row is None or (row.medium is not Medium.READ and row.medium is not Medium.WRITE):
             self.execute(task)
             return
@@ -251,7 +244,7 @@ class LogicalUnit:
     def execute_row(self, task: Task, row: Command) -> None:
         """Carry out what a copy manager asks on behalf of a host: by the row it gives, and otherwise as `execute`."""
         self.counters.commands += 1
-        self._execute_carefully(task, row)
+        self._admission.execute(task, row)
 
     def finish(self, task: Task, data_in: Buffer = b"", data_out_used: int | None = None) -> None:
         """End a task with GOOD.
@@ -262,27 +255,27 @@ class LogicalUnit:
             data_out_used: how much data-out the command is about, when that is not what the host announced.
         """
         if self._running.pop(task, _Gone) is _Gone:
-            self._end_aborted(task)
+            self._admission.end_aborted(task)
             return
         task.complete(_GOOD, data_in, b"", data_out_used)
         if self._unsettled:
             self._task_set.ended(task)
-            self._settle()
+            self._admission.settle()
 
     def finish_met(self, task: Task) -> None:
         """End a task with CONDITION MET; otherwise as `finish`."""
         if self._running.pop(task, _Gone) is _Gone:
-            self._end_aborted(task)
+            self._admission.end_aborted(task)
             return
         task.complete(_CONDITION_MET, b"", b"")
         if self._unsettled:
             self._task_set.ended(task)
-            self._settle()
+            self._admission.settle()
 
     def fail(self, task: Task, error: ScsiError | StatusError, data_out_used: int | None = None) -> None:
         """End a task with CHECK CONDITION and sense data, or with another status; otherwise as `finish`."""
         if self._running.pop(task, _Gone) is _Gone:
-            self._end_aborted(task)
+            self._admission.end_aborted(task)
             return
         if isinstance(error, ScsiError):
             sense = encode_sense(error, descriptor=self.modes.descriptor_sense)
@@ -293,99 +286,9 @@ class LogicalUnit:
             task.complete(error.status, b"", b"", data_out_used)
         if self._unsettled:
             self._task_set.ended(task)
-            self._settle()
+            self._admission.settle()
 
-    def _execute_carefully(self, task: Task, row: Command | None = None) -> None:
-        if task.attribute > TaskAttribute.HEAD_OF_QUEUE:
-            # ACA without an ACA condition, of which there is none, or a number that means nothing.
-            self._running[task] = None
-            self.fail(task, InvalidMessage(f"task attribute {task.attribute}"))
-            return
-        if self._unsettled or task.attribute > _SIMPLE:
-            # None is refused when it starts: order and unit attentions come first.
-            row = row or self._find_row_or_none(task)
-            waits = self._task_set.must_wait(task, row)
-            if waits:
-                self._task_set.waiting[task] = row
-            self._refresh()
-            if waits:
-                return
-        self._start(task, row)
-
-    def _start(self, task: Task, row: Command | None) -> None:
-        self._running[task] = row
-        self._attempt(task, self._admit)
-
-    def _attempt(self, task: Task, step: Callable[[Task], None]) -> None:
-        try:
-            step(task)
-        except (ScsiError, StatusError) as error:
-            self.fail(task, error)
-        except Exception:  # noqa: BLE001 - as in execute
-            self._fail_by_a_bug(task)
-
-    def _admit(self, task: Task) -> None:
-        """Start a task by all the rules.
-
-        Spec: SAM-6 "Status precedence": unit attentions for resets, then RESERVATION CONFLICT, then all others.
-        """
-        row = self._running[task] or self._find_row_or_none(task)
-        nexus = task.session.nexus
-        if row is None or row.attention:
-            self._report_attention(nexus, resets_only=True)
-        if row is not None and (
-            self.reservations.conflicts(nexus, row.allow) or self.persistent_reservations.conflicts(nexus, row.allow)
-        ):
-            raise ReservationConflict
-        if (row is None or not row.while_sanitized) and (error := self.sanitizer.error) is not None:
-            raise error
-        if row is None or row.attention:
-            self._report_attention(nexus, resets_only=False)
-        if row is None:
-            row = self._find_row(task)  # raises what is wrong with it
-        if self._inactive:
-            nexus.port_group.refuse(row.key)
-        row.refuse_reserved(task.cdb)
-        if row.medium is not Medium.NONE and (unready := self.atomic_writes.error) is not None:
-            raise unready
-        if self.modes.software_write_protect and row.medium is Medium.WRITE:
-            raise SoftwareWriteProtected
-        self._running[task] = row
-        self._run_or_hold(task, row)
-
-    def _run_or_hold(self, task: Task, row: Command) -> None:
-        held = self._task_set.must_be_held(task, row)
-        if row.exclusive:
-            self._refresh()
-        if not held:
-            self._run(task)
-
-    def _run(self, task: Task) -> None:
-        row = self._running[task]
-        assert row is not None
-        row.run(self, task, row.decode(task.cdb))
-
-    def _find_row(self, task: Task) -> Command:
-        return self.commands.find(task.cdb, self, task.session.nexus)
-
-    def _find_row_or_none(self, task: Task) -> Command | None:
-        try:
-            return self._find_row(task)
-        except ScsiError:
-            return None
-
-    def _report_attention(self, nexus: Nexus, *, resets_only: bool) -> None:
-        if nexus.attentions:
-            error = unit_attention.take(nexus, self, resets_only=resets_only)
-            if error is not None:
-                raise error
-
-    def _fail_by_a_bug(self, task: Task) -> None:
-        """End a task whose handler raised what no handler may; the session and its other commands go on."""
-        _log.exception("%r: a handler failed, CDB %s", self, task.cdb.hex())
-        self.fail(task, InternalTargetFailure())
-
-    # --- Aborts -------------------------------------------------------------------------------------------------------
+    # --- Aborts, drains -----------------------------------------------------------------------------------------------
 
     def abort(self, unwanted: Callable[[Task], bool]) -> list[Task]:
         """Abort tasks at once; what the volume still does for them goes on, and overtakes no newer command.
@@ -396,18 +299,21 @@ class LogicalUnit:
         Returns:
             The tasks that were aborted.
         """
-        tasks = [task for task in self._task_set.tasks() if unwanted(task)]
-        ended = [task for task in tasks if self._task_set.abort(task)]
-        for task in ended:
-            task.complete(Status.TASK_ABORTED)
-        self._settle()
-        return tasks
+        return self._admission.abort(unwanted)
 
-    def _end_aborted(self, task: Task) -> None:
-        """What an aborted task had the volume do has ended. A task that is not known at all ended by a bug earlier."""
-        if self._task_set.aborted.pop(task, _Gone) is not _Gone:
-            task.complete(Status.TASK_ABORTED)
-            self._settle()
+    def drain(self, done: Callable[[], None]) -> None:
+        """Hold commands for the volume that come from now on; call back once it has none of the earlier ones.
+
+        Commands that do not touch the volume go on, ARRAY OUT among them: it is one of those that may need a drain.
+
+        Args:
+            done: called once, possibly before this returns. Each `drain` needs its `resume`.
+        """
+        self._admission.drain(done)
+
+    def resume(self) -> None:
+        """Let the held commands run."""
+        self._admission.resume()
 
     def reset(self) -> None:
         """Do a logical unit reset; every nexus is told, the one that asked for it as well: Linux waits for that.
@@ -425,69 +331,19 @@ class LogicalUnit:
             self._below.flush(lambda _error: None)
             self.establish_unit_attention(*unit_attention.MODE_PARAMETERS_CHANGED)
 
-    # --- Draining -----------------------------------------------------------------------------------------------------
-
-    def drain(self, done: Callable[[], None]) -> None:
-        """Hold commands for the volume that come from now on; call back once it has none of the earlier ones.
-
-        Commands that do not touch the volume go on, ARRAY OUT among them: it is one of those that may need a drain.
-
-        Args:
-            done: called once, possibly before this returns. Each `drain` needs its `resume`.
-        """
-        self._task_set.drain(done)
-        self._refresh()
-        self._settle()
-
-    def resume(self) -> None:
-        """Let the held commands run."""
-        self._task_set.resume()
-        self._settle()
-
-    def _settle(self) -> None:
-        """Start what may start now. Tasks that end at once come back here, and the loop that runs already goes on."""
-        if self._settling:
-            return
-        self._settling = True
-        try:
-            while True:
-                if (held := self._task_set.take_unheld()) is not None:
-                    self._attempt(held, self._run)
-                elif (waiting := self._task_set.next_waiting()) is not None:
-                    self._start(*waiting)
-                elif drained := self._task_set.take_drained():
-                    for done in drained:
-                        done()
-                else:
-                    break
-        finally:
-            self._settling = False
-            self._refresh()
-
-    def reservations_changed(self) -> None:
-        """Take note that there is a reservation, or none any more."""
-        self._refresh()
-
     def use_redo_log(self, redo_log: RedoLog) -> None:
         """Have WRITE ATOMIC from now on; what a crash has left in the log is completed before anything else."""
         self.redo_log = redo_log
         for redo in redo_log.found:
             self.atomic_writes.add(redo)
 
-    def atomic_writes_changed(self) -> None:
-        """Take note that there is an atomic write to be completed, or that it is complete."""
-        self._refresh()
-
-    def sanitize_changed(self) -> None:
-        """Take note that a sanitize has begun, or has ended."""
-        self._refresh()
-
     def access_changed(self) -> None:
         """Take note that the access state of a nexus's target port may be another."""
         self._inactive = any(not nexus.port_group.active for nexus in self.nexuses)
-        self._refresh()
+        self.refresh()
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Find out again which commands go the short way: a reservation, a sanitize or the like has come or gone."""
         self._unsettled = self._task_set.unsettled
         persistent = self.persistent_reservations
         others = (
@@ -526,7 +382,7 @@ class LogicalUnit:
         for task in tasks:
             self._task_set.withdraw(task)
         self._forget(nexus)
-        self._settle()
+        self._admission.settle()
         return tasks
 
     def _forget(self, nexus: Nexus) -> None:

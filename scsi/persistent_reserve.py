@@ -136,7 +136,7 @@ class PersistentReservations:
         self.table = outcome.table
         if outcome.counts:
             self.generation = (self.generation + 1) & 0xFFFFFFFF
-        self._unit.reservations_changed()
+        self._unit.refresh()
         for nexus, code in told:
             if code is not None:
                 unit_attention.establish(nexus, self._unit, *code)

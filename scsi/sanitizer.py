@@ -123,12 +123,12 @@ class Sanitizer:
         """
         before = self.failed
         self.running, self.failed, self._progress = True, False, 0
-        self._unit.sanitize_changed()
+        self._unit.refresh()
 
         def saved(problem: str) -> None:
             if problem:
                 self.running, self.failed = False, before
-                self._unit.sanitize_changed()
+                self._unit.refresh()
                 ended(InternalTargetFailure(problem))
             else:
                 begun()
@@ -159,7 +159,7 @@ class Sanitizer:
                 raise SanitizeFailed
             self._unit.saved.save(KIND, None, _nothing_to_be_done)
             self.failed = False
-            self._unit.sanitize_changed()
+            self._unit.refresh()
 
     def _moved(self, done_blocks: int, all_blocks: int) -> None:
         self._progress = done_blocks * _PROGRESS_DENOMINATOR // all_blocks
@@ -168,7 +168,7 @@ class Sanitizer:
         if error is None:
             self._unit.saved.save(KIND, None, _nothing_to_be_done)
         self.running, self.failed = False, error is not None
-        self._unit.sanitize_changed()
+        self._unit.refresh()
         ended(error)
 
 

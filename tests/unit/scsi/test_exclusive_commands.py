@@ -286,7 +286,7 @@ def test_a_plain_write_goes_the_short_way_again_afterwards(host: c.Host, unit: L
     assert not unit._careful
     host.send(compare_and_write(0, 1), bytes(2 * BLOCK))
     assert not unit._careful
-    assert not unit._task_set.exclusive
+    assert not unit._admission.tasks.exclusive
 
 
 class _Claim:
