@@ -1,7 +1,7 @@
 """The way to an external array on asyncio: TCP connections, one after another, around `InitiatorConnection`.
 
 How this works. A link connects, logs in, and stays; whenever that ends it connects again, after a pause that grows with
-each failure and is never the same twice, so that many links do not come back in step. Every connection has a
+each failure (`daemon.login_pauses`). Every connection has a
 connection object of its own; what the older ones still had to say is gone with their sockets.
 
 What is submitted outside of a receive is sent once per iteration of the event loop.
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import secrets
 import socket
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from typing import cast
 from backends.external.path import Answer, PathListener
 from config.model import join_portal
 from daemon.deadline import Deadline
+from daemon.login_pauses import LoginPauses
 from scsi.iscsi.initiator import InitiatorConnection
 from scsi.iscsi.initiator_options import InitiatorEvent, InitiatorOptions, SessionOver, SessionReady
 from scsi.iscsi.initiator_task import Task, Undelivered
@@ -30,9 +30,6 @@ from scsi.iscsi.initiator_task import Task, Undelivered
 Buffer = bytes | bytearray | memoryview
 
 LOGIN_TIMEOUT_S = 15.0
-FIRST_PAUSE_S = 0.2
-LONGEST_PAUSE_S = 10.0
-STABLE_S = 30.0  # a session that lived this long makes the pauses short again
 UNSENT_BYTES = 64 * 1024  # above this nothing more is given to the socket
 MOST_HOPS = 3  # from one "target moved" to the next, without a pause
 DEFAULT_PORT = 3260
@@ -73,7 +70,7 @@ class ArrayLink:
         self._protocol: LinkProtocol | None = None
         self._attempt: asyncio.Task[None] | None = None
         self._retry: asyncio.TimerHandle | None = None
-        self._pause_s = FIRST_PAUSE_S
+        self._pauses = LoginPauses()
         self._up_since = 0.0
         self._moved_to: tuple[str, int] | None = None
         self._hops = 0
@@ -154,7 +151,7 @@ class ArrayLink:
         self._host, self._port, self._options = host, port, options
         self._algorithms = options.chap_algorithms
         self._moved_to = None
-        self._pause_s = FIRST_PAUSE_S
+        self._pauses.reset()
         if self._protocol is not None:
             self._protocol.end(_CHANGED)
         elif self._retry is not None:
@@ -200,9 +197,7 @@ class ArrayLink:
         self.reason = reason
         self.failures += not self._closed
         if not self._closed:
-            pause_s = self._pause_s * random.uniform(0.5, 1.0)  # noqa: S311 (jitter, no secret)
-            self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
-            self._retry = asyncio.get_running_loop().call_later(pause_s, self._connect)
+            self._retry = asyncio.get_running_loop().call_later(self._pauses.take_s(), self._connect)
         if self._listener is not None:
             self._listener.path_down(reason, refused)
 
@@ -224,8 +219,8 @@ class ArrayLink:
         if protocol is not self._protocol:
             return  # still connecting: `_attempt_once` finds it ended
         self._protocol = None
-        if self._connection is not None and asyncio.get_running_loop().time() - self._up_since > STABLE_S:
-            self._pause_s = FIRST_PAUSE_S
+        if self._connection is not None:
+            self._pauses.session_ended(asyncio.get_running_loop().time() - self._up_since)
         self._connection = None
         self._moved_to = parse_target_address(over.moved_to)
         moved = self._moved_to is not None and self._hops < MOST_HOPS

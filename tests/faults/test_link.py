@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,9 @@ from tests.support.paired import SLOTS, Paired, paired
 pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.long]
 
 ANSWER_S, OTHERS_S = 15.0, 5.0
-BREAKS = 10  # annexd waits longer each time before it logs in again
+BREAKS = 10
+FLAPS, FLAP_S = 50, 1.2
+FEWEST_SESSIONS = 15  # of some 25: annexd waits up to 2 s before it logs in again
 
 
 @pytest.fixture
@@ -85,6 +88,35 @@ def test_f12_f15_a_link_that_breaks_at_any_byte_again_and_again(pair: Paired, re
                 array_out(host, ArrayOut.PAIR_RESYNC)  # it may be refused
         pair.link.limit = lambda: (None, None)
         pair.link.break_now()
+        wait_until(host, lambda row: bool(row.flags))
+    assert load.failed == []
+    resync(pair)
+    pair.compare(load)
+
+
+def test_f15_a_link_that_flaps_fifty_times_in_a_minute_is_used_while_it_is_there(pair: Paired) -> None:
+    load = Load(SLOTS, seed=15)
+    over = threading.Event()
+
+    def flap() -> None:
+        for _ in range(FLAPS):
+            if over.wait(FLAP_S):
+                return
+            pair.link.break_now()
+
+    with Host(pair.annexd.port) as host:
+        load.run(host, 50)
+        sessions_before = pair.link.connections
+        flapping = threading.Thread(target=flap)
+        flapping.start()
+        try:
+            while flapping.is_alive():
+                load.run(host, 30)
+                if the_pair(host).state == PairState.PSUE:
+                    array_out(host, ArrayOut.PAIR_RESYNC)  # it may be refused
+        finally:
+            over.set()
+        assert pair.link.connections - sessions_before >= FEWEST_SESSIONS
         wait_until(host, lambda row: bool(row.flags))
     assert load.failed == []
     resync(pair)
