@@ -1,7 +1,7 @@
 """Run the comparison: `python -m bench [--quick]`. As root: it serves a loop device.
 
-tgt and annexd serve the same storage and are asked in turn (A B A B …), so that whatever else the machine does hits
-both. Processor time is the target's alone. Compare figures of one run only.
+Those that are compared serve the same storage and are asked in turn (A B A B …), so that whatever else the machine does
+hits all. Processor time is the target's alone. Compare figures of one run only.
 """
 
 from __future__ import annotations
@@ -9,20 +9,21 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
-from bench import table
+from bench import mirrors, table
 from bench.loads import LOADS, Figure, Load, run
 from bench.servers import ROOT, Annex, Server, Tgt
 from daemon import compiled
 
 DISK_BYTES = 256 << 20
-WRITES_TITLE = f"{'':<32}{'plain':>22}{'mirrored':>26}{'':>9}"
 
 
 def main() -> int:
@@ -58,7 +59,7 @@ def main() -> int:
             with loop_device(place.disk(place.folder / "disk")) as device:
                 place.compare(f"a loop device over a file on {file_system(place.folder)}", device, loads, options)
         if "mirror" in wanted:
-            place.mirror([load for load in loads if load.write], options)
+            place.mirrors([load for load in loads if load.write], options)
     return 0
 
 
@@ -87,22 +88,21 @@ class Places:
             stack.callback(annex.stop)
             measure(loads, (tgt, 0), (annex, 0), options)
 
-    def mirror(self, loads: list[Load], options: argparse.Namespace) -> None:
-        """Compare writes to a plain LU with writes to a pair whose secondary is a LU of tgt; both in memory."""
-        print(f"\nmirrored writes: a file in memory, and its pair with a LU of tgt\n{WRITES_TITLE}")
-        print(table.COLUMNS.replace("annex/tgt", "ratio"))
-        plain, primary, secondary = (self.disk(self.memory / name) for name in ("plain", "primary", "secondary"))
-        with ExitStack() as stack:
-            array = Tgt([secondary], self.folder / "array.log")
-            stack.callback(array.stop)
-            sources: list[Path | str] = [plain, primary, array.url(0)]
-            annex = Annex(sources, self.folder / "annex-mirror", self._annex_options)
-            stack.callback(annex.stop)
-            pair = [str(ROOT / "bin/annexhost"), "pair", "create", "--nocopy", "--secondary", "2", annex.url(1)]
-            made = subprocess.run(pair, check=False, capture_output=True, text=True, timeout=60)
-            if made.returncode:
-                raise RuntimeError(f"the pair could not be made: {made.stdout}{made.stderr}")
-            measure(loads, (annex, 0), (annex, 1), options)
+    def _disk_in(self, folder: Path, name: str) -> Path:
+        return self.disk(folder / name)
+
+    def mirrors(self, loads: list[Load], options: argparse.Namespace) -> None:
+        """Compare mirrored writes, and copies, with what else there is."""
+        runs = mirrors.Runs(options.rounds, options.seconds)
+        for number, compare in enumerate((mirrors.beside_annexd, mirrors.beside_qemu)):
+            place, memory = self.folder / f"mirror-{number}", self.memory / f"mirror-{number}"
+            place.mkdir()
+            memory.mkdir()
+            compare(partial(self._disk_in, memory), place, self._annex_options, loads, runs)
+            shutil.rmtree(memory)
+        place = self.folder / "copies"
+        place.mkdir()
+        mirrors.copies(place, self.memory, self._annex_options, runs)
 
 
 def measure(

@@ -121,6 +121,10 @@ class Annex:
     def url(self, lun: int) -> str:
         return f"iscsi://127.0.0.1:{self.port}/{TRY_TARGET}/{lun}"
 
+    def log(self) -> str:
+        """Give what it has logged so far."""
+        return self._log.read_text(errors="replace")
+
     def stop(self) -> None:
         self._process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
@@ -137,5 +141,5 @@ class Annex:
             left = deadline - time.monotonic()
             more = os.read(descriptor, 65536) if left > 0 and select.select([descriptor], [], [], left)[0] else b""
             if not more:
-                raise RuntimeError(f"annexd does not start:\n{self._log.read_text(errors='replace')}")
+                raise RuntimeError(f"annexd does not start:\n{self.log()}")
             printed += more
