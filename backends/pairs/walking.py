@@ -131,6 +131,7 @@ class Walk(ABC):
     def start(self) -> None:
         self._pacer.begin()
         self._meter.begin()
+        self.mirror.faults.arm()  # the ticks close extents: what is copied has to be stable before the end of it all
         self._fill()
 
     def stop(self, done: Callable[[], None]) -> None:

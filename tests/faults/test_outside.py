@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 import resource
@@ -12,11 +13,14 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from demo.second_host import write_one_block
 from scsi.array_commands import ArrayOut, PairFlag, PairState
+from tests.support.annexd import ROOT
+from tests.support.control import ControlClient
 from tests.support.host import GOOD, Host, HostLost, read_cdb
 from tests.support.load import Load
 from tests.support.pair_commands import array_out, the_pair, wait_for_pair, wait_until
@@ -101,6 +105,25 @@ def test_f16_a_leg_put_back_from_an_old_snapshot_while_annexd_was_down(pair: Pai
     assert "differ between its legs" in pair.annexd.log() or not clean
 
 
+def groups_of(ranges: list[dict[str, int]]) -> list[int]:
+    """Give the groups of 4 KiB in ranges of the control API; they are whole."""
+    assert all(row["first_lba"] % 8 == row["blocks"] % 8 == 0 for row in ranges)
+    return [lba // 8 for row in ranges for lba in range(row["first_lba"], row["first_lba"] + row["blocks"], 8)]
+
+
+def listed_groups(pair: Paired, limit: int) -> list[int]:
+    """Give the groups that the control API lists as out of sync, page by page."""
+    api = ControlClient(pair.control)
+    groups: list[int] = []
+    page: dict[str, Any] = {"next_lba": 0}
+    while page["next_lba"] is not None:
+        page = api.get(f"/v1/pairs/1/out_of_sync?first_lba={page['next_lba']}&limit={limit}")
+        assert len(page["ranges"]) <= limit
+        groups += groups_of(page["ranges"])
+    assert page["out_of_sync_blocks"] == len(groups) * 8
+    return groups
+
+
 def test_f29_flipped_bits_on_one_leg_are_counted_and_a_resync_mends_them(pair: Paired) -> None:
     load = Load(SLOTS, seed=29)
     rng = random.Random(29)
@@ -108,7 +131,9 @@ def test_f29_flipped_bits_on_one_leg_are_counted_and_a_resync_mends_them(pair: P
         load.run(host, 100)
         assert array_out(host, ArrayOut.PAIR_VERIFY).status == GOOD
         assert the_pair(host).out_of_sync_blocks == 0
-        groups = rng.sample(range(LEG_BYTES // 4096), 5)
+        groups = sorted(
+            {*rng.sample(range(LEG_BYTES // 4096), 5), 1023, 1024}
+        )  # these two: beside each other, in two extents
         with pair.remote.open("r+b") as file:
             for group in groups:
                 place = group * 4096 + rng.randrange(4096)
@@ -118,8 +143,16 @@ def test_f29_flipped_bits_on_one_leg_are_counted_and_a_resync_mends_them(pair: P
                 file.write(bytes([byte ^ 1 << rng.randrange(8)]))
         assert array_out(host, ArrayOut.PAIR_VERIFY).status == GOOD
         assert the_pair(host).out_of_sync_blocks == len(groups) * 8  # a bit is 4 KiB
+        assert listed_groups(pair, limit=2) == groups
+        assert listed_groups(pair, limit=1000) == groups
+        shown = subprocess.run(
+            [ROOT / "bin" / "annexcli", "--socket", str(pair.control), "--json", "/pairs/1", "ranges"],
+            capture_output=True, text=True, timeout=30, check=True,
+        )  # fmt: skip
+        assert groups_of(json.loads(shown.stdout)["ranges"]) == groups
         assert array_out(host, ArrayOut.PAIR_RESYNC).status == GOOD
     pair.compare(load)
+    assert listed_groups(pair, limit=1) == []
 
 
 @pytest.mark.long

@@ -18,6 +18,7 @@ from tests.support.tgt import Tgt
 ARRAY_TARGET = "iqn.2026-11.org.example:array"
 LEG_BYTES = 16 << 20
 SLOTS = 64  # of the load: 2 MiB
+CONTROL = "control.sock"
 
 
 class TwoAnnexds(NamedTuple):
@@ -42,6 +43,11 @@ class Paired(NamedTuple):
     link: LinkProxy
     local: Path
     remote: Path
+
+    @property
+    def control(self) -> Path:
+        """The Unix socket of the control API."""
+        return self.annexd.folder / CONTROL
 
     def compare(self, load: Load) -> None:
         """Check that the pair is in PAIR, has what was acknowledged, and the same on both legs."""
@@ -68,7 +74,8 @@ def paired(
     with Tgt(folder) as array, LinkProxy(array.port) as link:
         array.add_lun(array.add_target(ARRAY_TARGET), remote)
         url = f"iscsi://127.0.0.1:{link.port}/{ARRAY_TARGET}/1"
-        with program(folder, ("--local", local), ("--array", url), ("--local", other)) as annexd:
+        sources = (("--local", local), ("--array", url), ("--local", other))
+        with program(folder, *sources, options=("--control", str(folder / CONTROL))) as annexd:
             _form(annexd, level)
             yield Paired(annexd, array, link, local, remote)
 

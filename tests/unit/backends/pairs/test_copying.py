@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from backends.pairs.pacing import Pace
 from backends.pairs.pair import Pair, PairOptions
 from backends.pairs.walking import WalkLimits
 from scsi.array_commands import ArrayOut, PairState
@@ -174,6 +175,51 @@ def test_no_dirty_bit_goes_out_on_disk_before_its_copy_is_flushed() -> None:
     some.world.fences.lapsed.add("array")
     some.world.restart()
     assert some.world.book.pairs()[0].row().out_of_sync_blocks == 3 * 8192
+
+
+def test_after_a_crash_a_copy_goes_on_behind_what_was_stable_though_no_host_wrote_anything() -> None:
+    options = PairOptions(most_open_extents=2, extent_idle_s=3, walk=WalkLimits(chunk_bytes=CHUNK * 512, chunks=2))
+    world = PairWorld(options=options)
+    extents = 8
+    primary, secondary = (world.add_unit(number, blocks=extents * 8192, write_cache=True) for number in (1, 2))
+    legs = primary.virtual_device, secondary.virtual_device
+    legs[0].data[:] = legs[0].stable[:] = pattern(7, extents * 8192)
+    pair = world.create(primary, secondary, pace=4)  # an extent a second
+    world.scheduler.advance(6.2)
+    assert pair.state is PairState.COPY
+    copied = extents * 8192 - pair.row().out_of_sync_blocks
+    open_blocks = len(pair.mirror.log.open) * 8192
+    assert copied > 5 * 8192
+    for leg in legs:
+        leg.power_cut()
+    world.restart()
+    (pair,) = world.book.pairs()
+    again = copied - (extents * 8192 - pair.row().out_of_sync_blocks)
+    assert 0 <= again <= open_blocks, "only what lay in open extents"
+    assert again < copied - 2 * 8192
+    for leg in legs:
+        leg.journal.clear()
+    left = pair.row().out_of_sync_blocks
+    world.wait_state(pair, PairState.PAIR)
+    world.scheduler.run_until_idle()
+    assert legs[0].data == legs[1].data
+    assert sum(operation.blocks for operation in legs[1].journal if operation.name == "write") == left
+
+
+def test_while_hosts_are_busy_a_copy_is_slower_and_in_smaller_pieces_and_it_ends() -> None:
+    some = formed(chunks=1, blocks=40 * 2048)  # 40 MiB
+    some.pair.set_pace(Pace(0, 4), lambda _error: None)
+    began = some.world.scheduler.now()
+    while some.pair.state is PairState.COPY and some.world.scheduler.now() - began < 60:
+        some.world.units.host_operations += 1
+        some.world.scheduler.advance(0.01)
+        if some.legs[0].held:
+            some.legs[0].release()  # alone it would take two seconds, or less
+    assert some.pair.state is PairState.PAIR
+    assert equal(some)
+    assert 8 < some.world.scheduler.now() - began < 11
+    sizes = {operation.blocks for operation in some.legs[0].journal[40:] if operation.name == "read"}
+    assert max(sizes) == CHUNK // 4
 
 
 def test_a_split_stops_the_copy_and_a_resync_copies_the_rest() -> None:
