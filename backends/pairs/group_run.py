@@ -113,8 +113,11 @@ class GroupRun:
 
     def _begin(self) -> None:
         refusal = self._refusal()
-        if refusal or not self._moving():
+        if refusal:
             self._end(refusal)
+            return
+        if not self._moving():
+            self._nothing_to_do()
             return
         # Copies first: a chunk of one may take long, and hosts do not wait for that.
         self._wait_for_all(self._hold, [one.pair.synchronizer.pause for one in self._operations], self._give_up)
@@ -155,9 +158,31 @@ class GroupRun:
                     extra={"event": "group_changed"},
                 )
             self._let_go()
-            self._end(None if error is None else GroupNotStored(f"is done, and could not be stored yet: {error}"))
+            self._end(None if error is None else _not_stored(error))
 
         self._take_step(pairs, change, stored)
+
+    def _nothing_to_do(self) -> None:
+        """Every pair is as it is wanted: answer when that is stable, which an earlier command may not have reached."""
+        errors: list[Exception] = []
+
+        def waits_for(pair: Pair) -> Callable[[Callable[[], None]], None]:
+            def wait(over: Callable[[], None]) -> None:
+                def stable(error: Exception | None) -> None:
+                    errors.extend([error] if error is not None else [])
+                    over()
+
+                pair.when_stable(stable)
+
+            return wait
+
+        def known() -> None:
+            self._end(_not_stored(errors[0]) if errors else None)
+
+        def late() -> None:
+            self._end(_not_stored(TimeoutError("the state directory does not answer")))
+
+        self._wait_for_all(known, [waits_for(one.pair) for one in self._operations], late)
 
     @property
     def _splits(self) -> bool:
@@ -221,3 +246,7 @@ class GroupRun:
         self._done(error)
         for one in self._operations:
             one.next_one()
+
+
+def _not_stored(error: Exception) -> GroupNotStored:
+    return GroupNotStored(f"is done, and could not be stored yet: {error}")

@@ -48,8 +48,10 @@ class PairOperations:
                 self._end(done, NoSuchPair())
                 return
             step = self.check(command, writable=writable)
-            if isinstance(step, ScsiError) or step.no_op:
-                self._end(done, step if isinstance(step, ScsiError) else None)
+            if isinstance(step, ScsiError):
+                self._end(done, step)
+            elif step.no_op:
+                self.pair.when_stable(lambda error: self._end(done, _not_stable(error)))
             else:
                 self._quiesce(lambda: self._take_step(command, writable, changed, done))
 
@@ -101,7 +103,7 @@ class PairOperations:
         def stored(error: Exception | None) -> None:
             changed()
             self.let_go()
-            self._end(done, None if error is None else InternalTargetFailure(f"the state is not stable: {error}"))
+            self._end(done, _not_stable(error))
 
         self.change(command, step, stored, writable=writable)
 
@@ -155,3 +157,7 @@ class PairOperations:
     def _end(self, done: Answer, error: ScsiError | None) -> None:
         done(error)
         self.next_one()
+
+
+def _not_stable(error: Exception | None) -> ScsiError | None:
+    return None if error is None else InternalTargetFailure(f"the state is not stable: {error}")

@@ -207,6 +207,13 @@ class Pair:
         self.synchronizer.set_pace(pace)
         self.change(done, hold=False, pace_mib_s=pace.most_mib_s, least_pace_mib_s=pace.least_mib_s)
 
+    def when_stable(self, done: Stored) -> None:
+        """Call back when what the pair is now is stable, or could not be made so at the next attempt."""
+        if self._writer is None or not self.mirror.held_for(STATE_HOLD):
+            done(None)
+        else:
+            self._writer.store(self.record, done)
+
     def shut_record(self) -> None:
         """Store no record until `open_record`: a step of the pair's group has to be stable first."""
         if self._writer is not None:

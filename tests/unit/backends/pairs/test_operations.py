@@ -184,6 +184,9 @@ def test_a_split_that_can_not_be_stored_is_an_error() -> None:
     formed = Formed()
     formed.world.directory.error = OSError(5, "Input/output error")
     assert isinstance(formed.command(SPLIT), InternalTargetFailure)
+    assert isinstance(formed.command(SPLIT), InternalTargetFailure), "there is nothing to do, and it is not stable yet"
+    formed.world.directory.error = None
+    assert formed.command(SPLIT) is None
 
 
 @pytest.mark.parametrize("flags", [0, WRITABLE])
