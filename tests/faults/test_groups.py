@@ -1,0 +1,113 @@
+"""Groups of pairs on a real annexd: hosts that build each write on another one's answer, and copies without a gap."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.chains import Chains
+from tests.support.many_pairs import ManyPairs, many_pairs
+
+pytestmark = [pytest.mark.interop, pytest.mark.slow]
+
+PAIRS = 4
+CHAINS = 8
+LEG_BYTES = 4 << 20
+SPLITS = 12
+KILLS = 6
+LIMIT_S = 60.0
+
+
+@pytest.fixture
+def grouped(tmp_path: Path) -> Iterator[ManyPairs]:
+    with many_pairs(tmp_path, PAIRS, LEG_BYTES) as running:
+        assert running.api.ask("POST", "/v1/groups", {"name": "db", "pairs": running.numbers}).status == 201
+        yield running
+
+
+def wait_until_mirrored(grouped: ManyPairs) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while (row := grouped.api.get("/v1/groups/db"))["secondaries"] != "mirrored":
+        assert time.monotonic() < deadline, row
+        time.sleep(0.02)
+
+
+def resync(grouped: ManyPairs) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while (answer := grouped.api.ask("POST", "/v1/groups/db/resync")).status != 200:
+        assert time.monotonic() < deadline, answer  # an operation that nobody waits for may still be under way
+        time.sleep(0.1)
+    wait_until_mirrored(grouped)
+
+
+def test_a_split_under_load_leaves_no_gap_on_the_secondaries(grouped: ManyPairs) -> None:
+    chains = Chains(PAIRS, CHAINS)
+    with grouped.host() as host, chains.running(host):
+        for _ in range(SPLITS):
+            before = sum(chains.answered)
+            while sum(chains.answered) < before + 50:
+                time.sleep(0.01)
+            split = grouped.api.ask("POST", "/v1/groups/db/split")
+            assert split.status == 200, split
+            assert split.document["group"]["secondaries"] == "one_moment"
+            assert chains.gaps(grouped.secondaries) == []
+            resync(grouped)
+    assert chains.failed == []
+    assert chains.gaps(grouped.secondaries) == []
+    assert [path.read_bytes() for path in grouped.primaries] == [path.read_bytes() for path in grouped.secondaries]
+
+
+def test_a_kill_in_a_split_leaves_all_pairs_split_or_none(grouped: ManyPairs) -> None:
+    rng = random.Random(5)
+    chains = Chains(PAIRS, CHAINS)
+    for _ in range(KILLS):
+        with grouped.host() as host, chains.running(host):
+            asked = threading.Thread(target=split_if_there, args=(grouped,))
+            asked.start()
+            time.sleep(rng.choice((0.0, 0.002, 0.005, 0.01, 0.02)))
+            grouped.annexd.kill()
+            asked.join()
+        grouped.annexd.start()
+        row = grouped.api.get("/v1/groups/db")
+        if row["state"] == "PSUS":
+            assert row["secondaries"] == "one_moment"
+            assert chains.gaps(grouped.secondaries) == []
+            resync(grouped)
+        else:
+            assert "PSUS" not in {pair["state"] for pair in grouped.api.get("/v1/pairs")}
+        wait_until_mirrored(grouped)
+    assert chains.gaps(grouped.secondaries) == []
+
+
+def split_if_there(grouped: ManyPairs) -> None:
+    try:
+        grouped.api.ask("POST", "/v1/groups/db/split")
+    except (OSError, ValueError):
+        return  # the daemon was killed meanwhile
+
+
+def test_when_one_secondary_is_lost_under_load_no_copy_has_a_gap(grouped: ManyPairs) -> None:
+    chains = Chains(PAIRS, CHAINS)
+    with grouped.host() as host, chains.running(host):
+        for lost in range(PAIRS):
+            before = sum(chains.answered)
+            while sum(chains.answered) < before + 50:
+                time.sleep(0.01)
+            grouped.array.set_unit_parameter("readonly", "1", lun=lost + 1)
+            deadline = time.monotonic() + LIMIT_S
+            while grouped.api.get("/v1/groups/db")["state"] != "PSUE":
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            before = sum(chains.answered)
+            while sum(chains.answered) < before + 50:
+                time.sleep(0.01)
+            assert grouped.api.get("/v1/groups/db")["secondaries"] == "one_moment"
+            assert chains.gaps(grouped.secondaries) == []
+            grouped.array.set_unit_parameter("readonly", "0", lun=lost + 1)
+            resync(grouped)
+    assert chains.failed == []
