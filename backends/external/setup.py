@@ -164,15 +164,16 @@ def _ask_caching(unit: ExternalLogicalUnit) -> Generator[Step, Any, None]:
 
 
 def _ask_reservations(unit: ExternalLogicalUnit) -> Generator[Step, Any, None]:
-    """Find out, once, whether the LU can be reserved.
+    """Find out whether the LU can be reserved; once it has been answered it is not asked again.
 
     By RELEASE, which changes nothing: annex has not reserved the LU yet in this session, and others' reservations are
     not its to release. A RESERVE would fail commands of other initiators.
     """
     if not unit.reservations_known:
         reply = yield from ask(unit, RELEASE_6, 0)
-        unit.claimable = not isinstance(reply, VolumeError) or reply.fault is not Fault.HARDWARE
-        unit.reservations_known = True
+        fault = reply.fault if isinstance(reply, VolumeError) else None
+        unit.claimable = fault is not Fault.HARDWARE  # HARDWARE: the array does not know the command
+        unit.reservations_known = fault in {None, Fault.HARDWARE, Fault.RESERVATION_CONFLICT}
 
 
 def _ask_limits(unit: ExternalLogicalUnit, *, thin: bool) -> Generator[Step, Any, None]:

@@ -101,6 +101,17 @@ def test_a_lu_is_asked_once_whether_it_can_be_reserved_and_is_not_reserved_for_i
     assert Rig(FakeUnit()).array.operations(RESERVE, RELEASE) == [RELEASE]
 
 
+def test_a_lu_that_did_not_answer_is_asked_again_the_next_time() -> None:
+    unit = FakeUnit(reservable=False, silent={RELEASE})
+    rig = Rig(unit)
+    rig.clock.advance(60)
+    assert rig.unit.claimable, "as far as is known"
+    unit.silent.clear()
+    rig.path.cut()
+    rig.reconnect()
+    assert not rig.unit.claimable
+
+
 def test_a_lu_that_another_initiator_has_reserved_can_be_reserved() -> None:
     rig = Rig(FakeUnit(reserved_by=99), connect=False)
     rig.external.expect(lun_bytes(1), blocks=2048)
