@@ -315,11 +315,16 @@ class LogicalUnit:
         """Let the held commands run."""
         self._admission.resume()
 
-    def reset(self) -> None:
+    def reset(self, *, hard: bool = False) -> None:
         """Do a logical unit reset; every nexus is told, the one that asked for it as well: Linux waits for that.
 
-        Spec: SAM-6 "Logical unit reset".
+        Args:
+            hard: it is a hard reset, as a reset of the target is, and ends what a logical unit reset leaves.
+
+        Spec: SAM-6 "Logical unit reset", "Hard reset"; RFC 7143 11.5.1.
         """
+        if hard:
+            self.orwrite_generations = Generations()
         self.reservations.clear()
         self.establish_unit_attention(*unit_attention.DEVICE_RESET)
         self.abort(lambda _task: True)

@@ -48,7 +48,7 @@ _POLICIES: Final = {
 
 
 class Generations(NamedTuple):
-    """The generations of a unit's bitmaps, as they are after power on; a logical unit reset leaves them as they are."""
+    """The generations of a unit's bitmaps, as after power on and a hard reset; a logical unit reset leaves them."""
 
     current: int = 0
     previous: int = 0

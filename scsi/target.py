@@ -59,7 +59,7 @@ class TargetPort:
         if request.function in TARGET_RESETS:
             # Only what the host sees: others' logical units are none of its business.
             for unit in _units(nexus.lun_map):
-                unit.reset()
+                unit.reset(hard=True)
             return Response.FUNCTION_COMPLETE
         function = UNIT_FUNCTIONS.get(request.function)
         if function is None:

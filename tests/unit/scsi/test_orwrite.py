@@ -142,6 +142,15 @@ def test_a_change_that_fails_begins_no_generation(host: c.Host, volume: MemoryVo
     assert host.send(change, SENT).outcome == "GOOD"
 
 
+@pytest.mark.parametrize("function", [Function.TARGET_WARM_RESET, Function.TARGET_COLD_RESET])
+def test_a_reset_of_the_target_begins_again_with_generation_0(host: c.Host, function: Function) -> None:
+    host.send(orwrite_32(0, 0, operation=CLEAR, policy=3, new=5))
+    host.manage(function)
+    host.nexus.attentions.clear()
+    assert host.send(orwrite_16(0, 1), SENT).outcome == "GOOD"
+    assert host.send(orwrite_32(0, 1, expected=5), SENT).outcome == OTHER_GENERATION
+
+
 def test_a_logical_unit_reset_leaves_the_generation_as_it_is(host: c.Host) -> None:
     host.send(orwrite_32(0, 0, operation=CLEAR, policy=7, new=5))
     host.manage(Function.LOGICAL_UNIT_RESET)
