@@ -11,6 +11,7 @@ from tests.support.pair_simulation import Simulation
 SEEDS = 400
 RANGE_SEEDS = 200
 COMPARE_SEEDS = 200
+THIN_SEEDS = 200
 BATCH = 25
 
 
@@ -38,6 +39,13 @@ def test_f28_no_life_with_unmap_and_write_same_breaks_a_promise(first: int) -> N
 def test_f28_no_life_with_compare_and_write_breaks_a_promise(first: int) -> None:
     for seed in range(first, first + BATCH):
         Simulation(seed, compares=True).run()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(0, THIN_SEEDS, BATCH))
+def test_no_life_of_thin_legs_with_unmap_and_write_same_breaks_a_promise(first: int) -> None:
+    for seed in range(first, first + BATCH):
+        Simulation(seed, ranges=True, thin=True).run()
 
 
 def test_a_seed_replays_the_same_life() -> None:

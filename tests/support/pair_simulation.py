@@ -21,7 +21,7 @@ from scsi.array_commands import ArrayOut, FenceLevel, PairState
 from scsi.errors import ScsiError
 from scsi.logical_unit import LogicalUnit
 from scsi.target import TargetPort
-from scsi.volume import Buffer, Done, Fault, VolumeError
+from scsi.volume import Buffer, Deallocation, Done, Fault, VolumeError
 from tests.support import commands
 from tests.support.block_model import FOREIGN, BlockModel, Kind, Write, content, data_of
 from tests.support.clock import VirtualScheduler
@@ -128,10 +128,13 @@ class Simulation:
     """One life, from one seed.
 
     With `ranges` some of its writes are WRITE SAME and UNMAP, of up to two extents. With `compares` the last blocks are
-    written by COMPARE AND WRITE alone, one at a time to each of them, which go through a real logical unit.
+    written by COMPARE AND WRITE alone, one at a time to each of them, which go through a real logical unit. With `thin`
+    a leg or both are thin, and copies stand back for hosts.
     """
 
-    def __init__(self, seed: int, steps: int = 60, *, ranges: bool = False, compares: bool = False) -> None:
+    def __init__(
+        self, seed: int, steps: int = 60, *, ranges: bool = False, compares: bool = False, thin: bool = False
+    ) -> None:
         self.seed = seed
         self.ranges = random.Random(f"ranges of {seed}") if ranges else None  # seeds without them are as they were
         self.compares = random.Random(f"compares of {seed}") if compares else None
@@ -140,6 +143,10 @@ class Simulation:
         self.steps = steps
         self.external_leg = self.rng.choice((1, 1, 1, 0))
         self.world = SimWorld(self.rng, external_leg=self.external_leg)
+        self.thin = thin
+        if thin:
+            for leg in random.Random(f"thin legs of {seed}").choice(((0,), (1,), (0, 1), (0, 1))):
+                self.world.legs[leg].deallocation = Deallocation(1)
         shared = BlockModel(BLOCKS, BLOCK_BYTES)
         self.contents = [shared, shared]  # of the legs; one object while the pair is mirrored
         self.foreign: set[int] = set()
@@ -223,6 +230,7 @@ class Simulation:
         return self.world.units.by_naa[naa_of(leg + 1)]
 
     def _write_some(self) -> None:
+        self.world.units.host_operations += self.thin
         for _ in range(self.rng.choice((1, 1, 3, 8))):
             leg = self.pair.record.primary
             if self.rng.random() < 0.15:

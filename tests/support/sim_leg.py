@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 from functools import partial
 
-from scsi.volume import Buffer, Done, Fault, ReadDone, VolumeError
+from scsi.volume import Allocation, AllocationDone, Buffer, Done, Fault, ReadDone, VolumeError
 from tests.support.clock import VirtualScheduler, VirtualTimer
 from tests.support.pair_world import FakeDevice, FakeUnit
 
@@ -64,6 +65,21 @@ class SimLeg(FakeDevice):
     def unmap(self, lba: int, blocks: int, done: Done) -> None:
         # As a write: a part of it may land, and what landed may be lost with the cache.
         self.write(lba, bytes(blocks * self.block_bytes), False, done)
+
+    def allocation(self, lba: int, blocks: int, done: AllocationDone) -> None:
+        """Say that what is zeroes now has no storage: the thinnest leg that there can be."""
+        if self.deallocation is None:
+            super().allocation(lba, blocks, done)
+            return
+
+        def finish(error: VolumeError | None) -> None:
+            zeroes = bytes(self.block_bytes)
+            starts = range(lba * self.block_bytes, (lba + blocks) * self.block_bytes, self.block_bytes)
+            mapped = [self.data[at : at + self.block_bytes] != zeroes for at in starts]
+            runs = [Allocation(len(list(run)), mapped=state) for state, run in itertools.groupby(mapped)]
+            done(error or runs[: self.rng.choice((1, 2, len(runs)))])
+
+        self._start(finish, None)
 
     def flush(self, done: Done) -> None:
         covered = list(self._cached)  # what comes later is not made stable by it
