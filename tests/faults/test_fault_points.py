@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import NamedTuple
 import pytest
 
 from scsi.array_commands import FenceLevel, PairState
-from tests.support.annexd import Annexd
-from tests.support.fault_points import COPYING, FILE, FOLDER, POINTS
+from tests.support.fault_points import COPYING, POINTS
+from tests.support.faulty_annexd import FaultyAnnexd
 from tests.support.host import GOOD, Host, HostLost, write_cdb
 from tests.support.load import BLOCK_BYTES, SLOT_BLOCKS, Load
 from tests.support.pair_commands import create_pair, wait_for_pair
@@ -30,30 +29,10 @@ SLOT_BYTES = SLOT_BLOCKS * BLOCK_BYTES
 MOST_WRITES = 4000
 
 
-class DyingAnnexd(Annexd):
-    """annexd under `tests.support.fault_points`."""
-
-    def _command(self) -> list[str]:
-        program = Path(__file__).resolve().parents[1] / "support" / "fault_points.py"
-        _python, _isolated, _root, *arguments = super()._command()
-        return [sys.executable, "-I", str(program), *arguments]
-
-    def choose(self, point: str, count: int) -> None:
-        """Have it die when the point is reached for the `count`-th time from now on."""
-        new = self.folder / "fault.new"
-        new.write_text(f"{point} {count}")
-        new.rename(self.folder / FILE)
-
-    def start_unharmed(self) -> None:
-        """Start it again without a point."""
-        (self.folder / FILE).unlink(missing_ok=True)
-        self.start()
-
-
 class Legs(NamedTuple):
     """annexd over a local file (LUN 0) and an external LU (LUN 1), and the files under both."""
 
-    annexd: DyingAnnexd
+    annexd: FaultyAnnexd
     local: Path
     remote: Path
 
@@ -65,11 +44,10 @@ def paired(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Legs]:
     local, remote = folder / "local.img", folder / "remote.img"
     for leg in (local, remote):
         leg.write_bytes(bytes(LEG_BYTES))
-    with pytest.MonkeyPatch.context() as environment, Tgt(folder) as array:
-        environment.setenv(FOLDER, str(folder))
+    with Tgt(folder) as array:
         array.add_lun(array.add_target(ARRAY_TARGET), remote)
         url = f"iscsi://127.0.0.1:{array.port}/{ARRAY_TARGET}/1"
-        with DyingAnnexd(folder, ("--local", local), ("--array", url)) as annexd:
+        with FaultyAnnexd(folder, ("--local", local), ("--array", url)) as annexd:
             with Host(annexd.port) as host:
                 assert create_pair(host, 1, FenceLevel.STATUS).status == GOOD
                 wait_for_pair(host, PairState.PAIR)

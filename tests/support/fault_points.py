@@ -3,7 +3,8 @@
 How this works. Nothing of it is in annexd: this program puts wrappers around annexd's own methods, which run
 interpreted then, and goes on as annexd. What to do stands in the file `fault` in the folder that `ANNEX_FAULT_FOLDER`
 names, as `POINT COUNT`: at the COUNT-th time that the point is reached while the file is there, the process sends
-itself SIGKILL. It is looked for each time, so that a test chooses the point when all is quiet.
+itself SIGKILL. It is looked for each time, so that a test chooses the point when all is quiet. What else the file can
+say is in `tests.support.fault_devices`.
 """
 
 from __future__ import annotations
@@ -46,16 +47,21 @@ class Fault:
         self._file = folder / FILE
         self._reached = 0
 
+    def chosen(self) -> tuple[str, int] | None:
+        """Give what the file says."""
+        try:
+            name, number = self._file.read_text().rsplit(" ", 1)
+        except FileNotFoundError:
+            return None
+        return name, int(number)
+
     def wanted(self, point: str) -> bool:
         """Tell whether the point is the chosen one, and has been reached often enough."""
-        try:
-            name, count = self._file.read_text().rsplit(" ", 1)
-        except FileNotFoundError:
-            return False
-        if name != point:
+        chosen = self.chosen()
+        if chosen is None or chosen[0] != point:
             return False
         self._reached += 1
-        return self._reached >= int(count)
+        return self._reached >= chosen[1]
 
     def reach(self, point: str) -> None:
         """Die here if that is what is wanted."""
@@ -64,10 +70,12 @@ class Fault:
 
 
 def die() -> None:
+    """End this process with SIGKILL."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _around(owner: type, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+def around(owner: type, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Put what `wrap` makes of a method in its place."""
     original = getattr(owner, name)
     setattr(owner, name, functools.wraps(original)(wrap(original)))
 
@@ -80,7 +88,7 @@ def _before(owner: type, name: str, act: Callable[..., None]) -> None:
 
         return wrapper
 
-    _around(owner, name, wrap)
+    around(owner, name, wrap)
 
 
 def _after(owner: type, name: str, act: Callable[..., None]) -> None:
@@ -92,7 +100,7 @@ def _after(owner: type, name: str, act: Callable[..., None]) -> None:
 
         return wrapper
 
-    _around(owner, name, wrap)
+    around(owner, name, wrap)
 
 
 def install(fault: Fault) -> None:
@@ -133,7 +141,7 @@ def _install_at_marks(fault: Fault) -> None:
         return act
 
     for name in ("open", "create"):
-        _around(OsDirectory, name, opened)
+        around(OsDirectory, name, opened)
     _before(OsFile, "write", at_marks("before mark"))
     _after(OsFile, "write", at_marks("after mark written"))
     _after(OsFile, "sync", at_marks("after mark stable"))
@@ -159,7 +167,7 @@ def _install_at_legs(fault: Fault) -> None:
 
         return write
 
-    _around(VirtualDevice, "write", one_leg)
+    around(VirtualDevice, "write", one_leg)
 
     def answered(leg: int) -> Callable[..., None]:
         def act(write: MirroredWrite, _error: object) -> None:
@@ -183,7 +191,11 @@ def _when_sent(fault: Fault, point: str) -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
-    install(Fault(Path(os.environ[FOLDER])))
     from daemon.main import main
+    from tests.support import fault_devices
+
+    chosen = Fault(Path(os.environ[FOLDER]))
+    install(chosen)
+    fault_devices.install(chosen)
 
     sys.exit(main())

@@ -47,6 +47,7 @@ class LinkProxy:
         self.resets = True
         self.delay_s = 0.0
         self._freeze_after: int | None = None
+        self._break_after: int | None = None
         self._to_port = to_port
         self._halves: dict[socket.socket, _Half] = {}
         self._selector = selectors.DefaultSelector()
@@ -71,6 +72,10 @@ class LinkProxy:
     def freeze_after(self, count: int) -> None:
         """Fall silent once so many more bytes went towards the array."""
         self._freeze_after = count
+
+    def break_after(self, count: int) -> None:
+        """Break the connection that carries the last of so many more bytes towards the array."""
+        self._break_after = count
 
     def break_now(self) -> None:
         """Break every connection."""
@@ -114,6 +119,8 @@ class LinkProxy:
         size = _CHUNK if half.left is None else max(1, min(_CHUNK, half.left))
         if half.towards_array and self._freeze_after is not None:
             size = max(1, min(size, self._freeze_after))
+        if half.towards_array and self._break_after is not None:
+            size = max(1, min(size, self._break_after))
         if self.delay_s:
             threading.Event().wait(self.delay_s)
         try:
@@ -123,7 +130,12 @@ class LinkProxy:
             data = b""
         if half.left is not None:
             half.left -= len(data)
-        if not data or half.left == 0:
+        breaks = False
+        if half.towards_array and self._break_after is not None:
+            self._break_after -= len(data)
+            if breaks := self._break_after <= 0:
+                self._break_after = None
+        if not data or half.left == 0 or breaks:
             self._close(half.source)
         elif half.towards_array and self._freeze_after is not None:
             self._freeze_after -= len(data)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from scsi.array_commands import FenceLevel, PairState
 from tests.support.annexd import TARGET_NAME, Annexd
+from tests.support.faulty_annexd import FaultyAnnexd
 from tests.support.host import GOOD, Host
 from tests.support.link_proxy import LinkProxy
 from tests.support.load import Load
@@ -25,7 +26,7 @@ class TwoAnnexds(NamedTuple):
     """annexd, another annexd as its array with the link to that, and the files under both legs."""
 
     annexd: Annexd
-    array: Annexd
+    array: FaultyAnnexd
     link: LinkProxy
     local: Path
     remote: Path
@@ -82,12 +83,15 @@ def paired(
 
 @contextmanager
 def paired_with_annexd(
-    folder: Path, level: FenceLevel = FenceLevel.STATUS, program: type[Annexd] = Annexd
+    folder: Path,
+    level: FenceLevel = FenceLevel.STATUS,
+    program: type[Annexd] = Annexd,
+    options: tuple[str, ...] = (),
 ) -> Iterator[TwoAnnexds]:
-    """The same with LUN 0 of another annexd in the place of tgt."""
+    """The same with LUN 0 of another annexd, which has `options`, in the place of tgt."""
     local, remote, other = _files(folder)
     (folder / "array").mkdir()
-    with Annexd(folder / "array", ("--local", remote)) as array, LinkProxy(array.port) as link:
+    with FaultyAnnexd(folder / "array", ("--local", remote), options=options) as array, LinkProxy(array.port) as link:
         url = f"iscsi://127.0.0.1:{link.port}/{TARGET_NAME}/0"
         with program(folder, ("--local", local), ("--array", url), ("--local", other)) as annexd:
             _form(annexd, level)
