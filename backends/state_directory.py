@@ -21,11 +21,13 @@ from typing import Any
 
 from crc32c import crc32c
 
+from backends import state_origin
 from backends.devices.holders import lock_holder
 
 FORMAT = 1
 MAX_FILE_BYTES = 64 << 20
 _IDENTITY = "identity"
+_ORIGIN = "origin"
 _INITIATOR_NAME = re.compile(r"iqn\.2026-11\.io\.annex:[0-9a-f]{24}")
 
 
@@ -53,12 +55,25 @@ class StateDirectory:
         initiator_name: what annex calls itself to external arrays: random, made once for this directory.
     """
 
-    def __init__(self, path: Path, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
+    def __init__(
+        self,
+        path: Path,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+        machine: Callable[[], dict[str, str]] = state_origin.machine_ids,
+        *,
+        adopt: bool = False,
+    ) -> None:
         """Open the directory, and make it when it is not there.
 
+        Args:
+            path: where it is.
+            random_bytes: for its identity, when it is new.
+            machine: what this machine is known by.
+            adopt: take a directory that is of another machine or place for this one, from now on.
+
         Raises:
-            StateError: it can not be made or read, others may write to it, another daemon has it, or its identity is
-            damaged.
+            StateError: it can not be made or read, others may write to it, another daemon has it, its identity is
+            damaged, or it is of another machine or place.
         """
         self.path = path
         self._lock = -1
@@ -66,6 +81,7 @@ class StateDirectory:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._check_owner()
             self._take_lock()
+            self._check_origin(machine(), adopt=adopt)
             self.initiator_name = self._identity(random_bytes)
         except OSError as error:
             self.close()
@@ -165,6 +181,20 @@ class StateDirectory:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StateError(self.path, f"in use by another annexd, {lock_holder(os.fstat(self._lock))}") from None
+
+    def _check_origin(self, machine: dict[str, str], *, adopt: bool) -> None:
+        now = machine | {"lock": str(os.fstat(self._lock).st_ino)}
+        recorded = self.read(_ORIGIN)
+        difference = state_origin.difference(recorded, now) if recorded is not None else ""
+        if difference and not adopt:
+            raise StateError(
+                self.path,
+                f"belongs to {difference}: two annexds with one state directory's content damage pairs",
+                "where the other one will never run again: annexd adopt; else begin with an empty state directory",
+            )
+        wanted = now if difference else now | (recorded or {})
+        if recorded != wanted:
+            self.write(_ORIGIN, wanted)
 
     def _identity(self, random_bytes: Callable[[int], bytes]) -> str:
         content = self.read(_IDENTITY)

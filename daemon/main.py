@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from backends.state_directory import StateError
+from backends.pairs.store import distrust_records
+from backends.state_directory import StateDirectory, StateError
 from config import __version__, store
 from config.errors import ConfigError, ListenError
 from config.model import VERSION, Config, Control
@@ -59,7 +60,18 @@ def parser() -> argparse.ArgumentParser:
                       help=f"where ids and pairs are kept; default: {DEFAULT_STATE_DIRECTORY}")  # fmt: skip
 
     serve = commands.add_parser("serve", help="serve what a configuration file says")
-    for command in (init, serve):
+    adopt = commands.add_parser(
+        "adopt",
+        help="take over a state directory that was moved here, or restored from a backup",
+        description="Take over a state directory that was made on another machine, or was copied: with the ids, the "
+        "pairs and the name by which arrays know the annexd that it is of. Only where that one will never run again: "
+        "two of them would write to the same pairs.",
+    )
+    adopt.add_argument("--state", type=Path, metavar="DIR", help="the state directory; default: what --config says")
+    adopt.add_argument("--restored", action="store_true",
+                       help="it is from a backup, older than what hosts wrote since: no pair in it is served "
+                       "until it is deleted, and formed anew from the leg that is right")  # fmt: skip
+    for command in (init, serve, adopt):
         command.add_argument("--config", type=Path, default=DEFAULT_FILE, metavar="FILE",
                              help=f"the configuration, JSON; default: {DEFAULT_FILE}")  # fmt: skip
     serve.add_argument("--check", action="store_true", help="read and check the configuration, and stop")
@@ -101,6 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if options.command == "init":
         return _init(options.config, options.state)
+    if options.command == "adopt":
+        return _adopt(options.config, options.state, restored=options.restored)
     journal.start(logging.getLevelName(options.log_level.upper()))
     with ExitStack() as undo:
         try:
@@ -122,6 +136,26 @@ def _init(file: Path, state_directory: Path) -> int:
         print(f"annexd: {error}", file=sys.stderr)
         return EXIT_UNUSABLE
     print(f"{file} is written; now: annexd serve --config {file}")
+    return 0
+
+
+def _adopt(file: Path, state_directory: Path | None, *, restored: bool) -> int:
+    try:
+        place = Path(store.load(file).state_directory) if state_directory is None else state_directory.absolute()
+        if not place.is_dir():
+            raise ConfigError(str(place), "is not there")
+        state = StateDirectory(place, adopt=True)
+        try:
+            records = distrust_records(place / "pairs") if restored else 0
+        finally:
+            state.close()
+    except (ConfigError, StateError, OSError) as error:
+        print(f"annexd: {error}", file=sys.stderr)
+        return EXIT_UNUSABLE
+    print(f"{place} is this machine's now; to arrays it is {state.initiator_name}")
+    if restored:
+        pairs = f"{records} pair{'s' * (records != 1)}"
+        print(f"{pairs}, of which nothing is served until deleted: find out which leg is right, and form them anew")
     return 0
 
 

@@ -14,6 +14,7 @@ import contextlib
 import logging
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from backends.pairs.pacing import LEAST_PACE_MIB_S
@@ -228,3 +229,14 @@ class PairStore:
 
     def _encode(self) -> dict[str, Any]:
         return {"next_number": self.next_number, "pairs": [[e.number, *e.naas] for e in self.entries.values()]}
+
+
+def distrust_records(directory: Path) -> int:
+    """Remove all records, and tell how many there were: they are from a backup, and which leg is newer is not known.
+
+    Pairs whose record is gone are still listed, and come back blocked until they are deleted. Raises OSError.
+    """
+    records = list(directory.glob(record_name(0).replace("0" * 6, "*")))
+    for record in records:
+        record.unlink()
+    return len(records)

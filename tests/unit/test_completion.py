@@ -55,7 +55,7 @@ def test_bash_reads_it_without_a_word(folder: Path, program: str) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("annexd ", {"init", "serve", "try"}),
+        ("annexd ", {"init", "serve", "adopt", "try"}),
         ("annexd s", {"serve"}),
         ("annexd serve --c", {"--config", "--check"}),
         ("annexd try --loop ", {"uvloop", "asyncio"}),
