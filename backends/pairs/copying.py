@@ -11,7 +11,7 @@ from functools import partial
 
 from backends.pairs.dirty_map import Run
 from backends.pairs.mirror import Mirror
-from backends.pairs.moving import Move
+from backends.pairs.moving import Ahead, Move
 from backends.pairs.walking import Chunk, Walk, WalkEnd, WalkLimits, WalkTime
 from scsi.volume import Buffer, Fault, VolumeError
 
@@ -22,6 +22,7 @@ class Copy(Walk):
     def __init__(self, mirror: Mirror, time: WalkTime, limits: WalkLimits, ended: Callable[[WalkEnd], None]) -> None:
         super().__init__(mirror, time, limits, ended)
         self._cursor = 0
+        self._ahead = Ahead(self.chunk_blocks)
         self._in_hole = False  # the last chunk had no storage at the source: the next one may not have either
 
     def next_run(self) -> Run | None:
@@ -36,7 +37,7 @@ class Copy(Walk):
         return run
 
     def work(self, chunk: Chunk) -> None:
-        Move(chunk, self.chunk_blocks, self._moved).start()
+        Move(chunk, self._ahead, self.chunk_blocks, self._moved).start()
 
     def _moved(self, move: Move) -> None:
         chunk = move.chunk

@@ -5,17 +5,50 @@ its blocks meanwhile: what the source says of their storage stays true until the
 read as zeroes (`Volume.allocation`), and unmapped ones do (`Volume.unmap`), so both legs are as equal after that as
 after a write. What the target says has no storage either is left as it is.
 
+To ask costs most where there are no holes: a file is searched up to its next one. So the question reaches further each
+time that all has storage, and is spared for chunks of which that is known. What has got none meanwhile is copied like
+any other block.
+
 Steps are taken one after the other, in a loop and not from each other's ends: legs may answer at once.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from backends.pairs.walking import LEG_FAULTS, Chunk
 from scsi.volume import Allocation, Buffer, Volume, VolumeError
+
+FURTHER = 4  # times as far
+
+
+class Ahead:
+    """What is known of the source ahead of a copy, for all its moves.
+
+    Attributes:
+        mapped: first and end of blocks that had storage.
+        look_blocks: how far to ask next time.
+    """
+
+    __slots__ = ("_least_blocks", "look_blocks", "mapped")
+
+    def __init__(self, least_blocks: int) -> None:
+        self._least_blocks = self.look_blocks = least_blocks
+        self.mapped = (0, 0)
+
+    def knows(self, lba: int, end: int) -> bool:
+        """Tell whether all of these blocks had storage."""
+        return self.mapped[0] <= lba and end <= self.mapped[1]
+
+    def learn(self, lba: int, found: list[Allocation]) -> None:
+        """Take an answer to the question what has storage from `lba` on."""
+        if len(found) == 1 and found[0].mapped:
+            self.mapped = (lba, lba + found[0].blocks)
+            self.look_blocks *= FURTHER
+        else:
+            self.look_blocks = self._least_blocks
 
 
 class Move:
@@ -28,15 +61,16 @@ class Move:
     """
 
     __slots__ = (
-        "_again", "_at", "_done", "_piece_blocks", "_rewrite", "_running", "_source", "_target", "_todo", "chunk",
-        "hole_blocks", "too_long",
+        "_again", "_ahead", "_at", "_done", "_piece_blocks", "_rewrite", "_running", "_source", "_target", "_todo",
+        "chunk", "hole_blocks", "too_long",
     )  # fmt: skip
 
-    def __init__(self, chunk: Chunk, piece_blocks: int, done: Callable[[Move], None]) -> None:
+    def __init__(self, chunk: Chunk, ahead: Ahead, piece_blocks: int, done: Callable[[Move], None]) -> None:
         """Prepare.
 
         Args:
             chunk: what to move; it is its turn.
+            ahead: what the copy knows of its source.
             piece_blocks: the most blocks that may be moved at once.
             done: called unless a leg failed, which is told to the chunk.
         """
@@ -47,6 +81,7 @@ class Move:
         self._source: Volume = walk.mirror.legs[walk.source]
         self._target: Volume = walk.mirror.legs[walk.target]
         self._rewrite = walk.rewrite
+        self._ahead = ahead
         self._piece_blocks = piece_blocks
         self._done = done
         self._at = chunk.lba
@@ -54,7 +89,8 @@ class Move:
         self._running = self._again = False
 
     def start(self) -> None:
-        if self._rewrite or self._source.deallocation is None:  # what has no storage may be lost in a cache as well
+        known = self.chunk.run.blocks <= self._piece_blocks and self._ahead.knows(self._at, self.chunk.end)
+        if known or self._rewrite or self._source.deallocation is None:  # what has none may be lost in a cache as well
             self._todo.append(partial(self._copy, self._at, self.chunk.run.blocks))
             self._at = self.chunk.end
         self._go_on()
@@ -79,7 +115,8 @@ class Move:
         elif self._todo:
             self._todo.popleft()()
         else:
-            self._source.allocation(self._at, self.chunk.end - self._at, self._source_said)
+            ahead = min(self._ahead.look_blocks, self._source.blocks - self._at)
+            self._source.allocation(self._at, max(ahead, self.chunk.end - self._at), self._source_said)
 
     def _source_said(self, found: list[Allocation] | VolumeError) -> None:
         if isinstance(found, VolumeError):
@@ -87,6 +124,8 @@ class Move:
                 self._failed(self.chunk.walk.source, found)
                 return
             found = [Allocation(self.chunk.end - self._at, mapped=True)]  # the read says what is the matter
+        self._ahead.learn(self._at, found)
+        found = list(_first(found, self.chunk.end - self._at))
         if self.chunk.run.blocks > self._piece_blocks and any(run.mapped for run in found):
             self.too_long = True
             self._go_on()
@@ -145,3 +184,12 @@ class Move:
 
     def _failed(self, leg: int, error: VolumeError) -> None:
         self.chunk.failed(leg, error, 1 << self.chunk.walk.mirror.dirty.bit_shift)
+
+
+def _first(found: list[Allocation], blocks: int) -> Iterator[Allocation]:
+    """Give what is said of the first blocks."""
+    for run in found:
+        if blocks <= 0:
+            return
+        yield run._replace(blocks=min(run.blocks, blocks))
+        blocks -= run.blocks

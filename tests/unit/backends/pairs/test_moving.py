@@ -13,13 +13,14 @@ from tests.support.pair_world import FakeDevice, FakePresentedUnit, PairWorld, p
 
 CHUNK = 512  # blocks: 256 KiB
 BLOCKS = 8192 * 4  # 4 extents
-DATA = ((0, 8), (1000, 16), (9000, 3), (20000, 2048))
+Runs = tuple[tuple[int, int], ...]
+DATA: Runs = ((0, 8), (1000, 16), (9000, 3), (20000, 2048))
 
 
 class Thin:
     """A pair in COPY of two thin legs: the source has `DATA` and holes, the target is full of old data."""
 
-    def __init__(self, *, thin_target: bool = True, pace: int = 0, hold: bool = False) -> None:
+    def __init__(self, data: Runs = DATA, *, thin_target: bool = True, pace: int = 0, hold: bool = False) -> None:
         self.world = PairWorld(options=PairOptions(walk=WalkLimits(chunk_bytes=CHUNK * 512, chunks=2)))
         self.primary: FakePresentedUnit = self.world.add_unit(1, blocks=BLOCKS)
         self.secondary: FakePresentedUnit = self.world.add_unit(2, blocks=BLOCKS)
@@ -28,7 +29,7 @@ class Thin:
         self.source.deallocation = Deallocation(8)
         self.target.deallocation = Deallocation(8) if thin_target else None
         self.source.unmap(0, BLOCKS, lambda _error: None)
-        for lba, blocks in DATA:
+        for lba, blocks in data:
             self.source.write(lba, pattern(lba, blocks), False, lambda _error: None)
         self.target.write(0, pattern(7, BLOCKS), False, lambda _error: None)
         self.source.journal.clear()
@@ -130,6 +131,21 @@ def test_a_target_that_can_not_unmap_one_place_leaves_the_rest_copied() -> None:
     thin.target.heal()
     assert thin.world.command(thin.pair, ArrayOut.PAIR_RESYNC) is None
     thin.copied()
+
+
+def test_a_source_without_holes_is_asked_now_and_then() -> None:
+    thin = Thin(data=((0, BLOCKS),), hold=True)
+    asked: list[int] = []
+    allocation = thin.source.allocation
+
+    def count(lba: int, blocks: int, done: AllocationDone) -> None:
+        asked.append(blocks)
+        allocation(lba, blocks, done)
+
+    vars(thin.source)["allocation"] = count
+    thin.target.release_all()
+    thin.copied()
+    assert len(asked) < 6 < BLOCKS // CHUNK
 
 
 def test_a_source_that_does_not_say_is_read() -> None:
