@@ -145,7 +145,11 @@ class WriteFaults:
     # --- What the pair decided ---
 
     def drop(self, leg: int, error: VolumeError) -> None:
-        """A leg has left the mirror: no write waits for it any more, and none was mirrored that it did not confirm."""
+        """A leg has left the mirror: no write waits for it any more, and none was mirrored that it did not confirm.
+
+        A source that failed is served from all the same, as nothing newer is there. What is on its way to it keeps its
+        place until it has answered: else it could land after a newer write, or after a read that did not show it.
+        """
         mirror = self._mirror
         stalled, self._stalled = self._stalled, []
         waiting, self._unverified = self._unverified, []
@@ -154,7 +158,7 @@ class WriteFaults:
                 write.fail_leg(leg, error)
             else:
                 self._stalled.append((write, at))
-        for write in self._in_flight():
+        for write in self._in_flight() if leg != mirror.current else ():
             if write.legs == BOTH and write.pending & (1 << leg):
                 self.stragglers[leg] += 1
                 write.fail_leg(leg, error)
@@ -234,10 +238,10 @@ class WriteFaults:
         late = [write for write in self._in_flight() if write.legs == BOTH and write.tick <= limit]
         for write in late:
             error = VolumeError(Fault.TIMED_OUT, f"no answer in {self._limits.write_s} s")
-            if BOTH in (write.pending, mirror.lapsed):
-                write.answer(error)  # no leg to prefer; its place is kept until both have answered
-            elif write.pending and mirror.mirrored:
+            if BOTH not in (write.pending, mirror.lapsed) and write.pending and mirror.mirrored:
                 self._keeper.leg_lost(write.pending >> 1, error)
+            if write.pending:  # no leg to prefer, or none but this; its place is kept until they have answered
+                write.answer(error)
 
     def _expire_waiting(self) -> None:
         """What was not begun in time is refused: nothing of it is on any leg."""

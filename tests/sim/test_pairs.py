@@ -74,3 +74,10 @@ def test_a_seed_replays_the_same_life() -> None:
 )
 def test_a_life_that_once_broke_a_promise_keeps_it(seed: int) -> None:
     Simulation(seed).run()
+
+
+@pytest.mark.parametrize(
+    "seed", [pytest.param(2028, id="what is on its way to a source that failed lands before it is answered")]
+)
+def test_a_life_of_thin_legs_that_once_broke_a_promise_keeps_it(seed: int) -> None:
+    Simulation(seed, thin=True).run()

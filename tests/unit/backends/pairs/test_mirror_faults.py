@@ -317,6 +317,49 @@ def test_a_source_that_fails_a_write_during_a_copy_gives_the_host_its_error() ->
     assert (formed.pair.state, formed.pair.record.current) == (PairState.PSUE, 0)
 
 
+def copying_with_writes_held(level: FenceLevel) -> Formed:
+    """A pair in COPY from leg 0, which answers no read or write until it is released."""
+    formed = Formed(level)
+    formed.world.command(formed.pair, ArrayOut.PAIR_SPLIT)
+    formed.world.written(formed.primary, 100, pattern(1))
+    formed.legs[0].hold = True
+    formed.world.command(formed.pair, ArrayOut.PAIR_RESYNC)
+    return formed
+
+
+@pytest.mark.parametrize("level", FenceLevel)
+def test_what_was_on_its_way_to_a_source_that_failed_lands_before_any_newer_write(level: FenceLevel) -> None:
+    formed = copying_with_writes_held(level)
+    older = formed.world.write(formed.primary, 16, pattern(2))
+    failing = formed.world.write(formed.primary, 64, pattern(3))
+    newer = formed.world.write(formed.primary, 16, pattern(4))
+    formed.world.scheduler.run_until_idle()
+    at = [str(operation) for operation in formed.legs[0].held].index("write 64+8")
+    formed.legs[0].release(at, VolumeError(Fault.WRITE_ERROR, "planned"))
+    formed.world.scheduler.run_until_idle()
+    assert (formed.pair.state, formed.pair.record.current) == (PairState.PSUE, 0)
+    assert [fault(answer) for answer in failing] == [Fault.WRITE_ERROR]
+    assert (older, newer) == ([], []), "the source is in use still, and has not answered"
+    formed.legs[0].release_all()
+    formed.world.scheduler.run_until_idle()
+    assert older == [None]
+    if level is not DATA:  # at which the primary is read-only by now
+        assert newer == [None]
+        assert formed.world.read(formed.primary, 16, 8) == pattern(4)
+
+
+def test_a_source_that_answers_no_more_costs_no_write_more_than_15_seconds() -> None:
+    formed = copying_with_writes_held(STATUS)
+    answers = formed.world.write(formed.primary, 16, pattern(2))
+    formed.world.scheduler.advance(14.9)
+    assert [fault(answer) for answer in answers] == [Fault.TIMED_OUT]
+    formed.legs[0].release_all()
+    formed.world.scheduler.run_until_idle()
+    assert len(answers) == 1
+    assert formed.world.written(formed.primary, 16, pattern(3)) is None
+    assert formed.world.read(formed.primary, 16, 8) == pattern(3)
+
+
 def test_a_read_error_of_the_current_leg_is_not_served_by_a_leg_that_is_not_verified() -> None:
     formed = Formed(STATUS)
     formed.legs[0].hold = lambda operation: operation.name == "read" and operation.blocks > 8
