@@ -86,16 +86,23 @@ def paired_with_annexd(
     folder: Path,
     level: FenceLevel = FenceLevel.STATUS,
     program: type[Annexd] = Annexd,
-    options: tuple[str, ...] = (),
 ) -> Iterator[TwoAnnexds]:
-    """The same with LUN 0 of another annexd, which has `options`, in the place of tgt."""
+    """The same with LUN 0 of another annexd in the place of tgt; each has `control.sock` in its folder."""
     local, remote, other = _files(folder)
     (folder / "array").mkdir()
-    with FaultyAnnexd(folder / "array", ("--local", remote), options=options) as array, LinkProxy(array.port) as link:
+    with (
+        FaultyAnnexd(folder / "array", ("--local", remote), options=_control(folder / "array")) as array,
+        LinkProxy(array.port) as link,
+    ):
         url = f"iscsi://127.0.0.1:{link.port}/{TARGET_NAME}/0"
-        with program(folder, ("--local", local), ("--array", url), ("--local", other)) as annexd:
+        sources = (("--local", local), ("--array", url), ("--local", other))
+        with program(folder, *sources, options=_control(folder)) as annexd:
             _form(annexd, level)
             yield TwoAnnexds(annexd, array, link, local, remote)
+
+
+def _control(folder: Path) -> tuple[str, str]:
+    return ("--control", str(folder / "control.sock"))
 
 
 def _files(folder: Path) -> tuple[Path, Path, Path]:
