@@ -27,13 +27,17 @@ DISK_BYTES = 16 * MIB
 
 
 class Arrays(NamedTuple):
-    """A Linux host with two disks of annexd: `local` is a file, `external` an LU of the kernel's target."""
+    """A Linux host with disks of annexd.
+
+    `local` is a file; `external` is an LU of the kernel's target, and so is `open_to_all`, which can not be reserved.
+    """
 
     annexd: NetworkAnnexd
     kernel: LinuxTarget
     host: LinuxHost
     local: str
     external: str
+    open_to_all: str
     file: Path
 
     def annexhost(self, *words: str) -> Any:
@@ -57,17 +61,20 @@ def arrays(
     folder = tmp_path_factory.mktemp("annexd")
     config = configuration(folder, network, [host.name], {"local": DISK_BYTES})
     with LinuxHost(network, linux_folder, number=9) as kernel_host:
-        kernel = LinuxTarget(kernel_host, [KernelDisk("spare", DISK_BYTES), KernelDisk("old", DISK_BYTES)], [])
+        kernel = LinuxTarget(kernel_host, [KernelDisk("open", DISK_BYTES), KernelDisk("old", DISK_BYTES)], [])
         (folder / "old").write_bytes(random.Random(3).randbytes(DISK_BYTES))
         kernel.fill("old", folder / "old")
+        kernel.set_attribute("open", "emulate_pr", 0)
         config["arrays"] = [{"name": "old", "portal": kernel.portal, "target": TARGET}]
-        config["virtual_devices"].append({"name": "old", "regions": [{"array": "old", "lun": 1}]})
-        config["targets"][0]["luns"].append({"lun": 1, "virtual_device": "old"})
+        for number, (name, lun) in enumerate((("old", 1), ("open", 0)), 1):
+            config["virtual_devices"].append({"name": name, "regions": [{"array": "old", "lun": lun}]})
+            config["targets"][0]["luns"].append({"lun": number, "virtual_device": name})
         with NetworkAnnexd(folder, config, network) as annexd:
             initiator = OpenIscsi(host)
             initiator.discover()
             initiator.login()
-            yield Arrays(annexd, kernel, host, initiator.disk(0), initiator.disk(1), folder / "local.img")
+            local, external, open_to_all = (initiator.disk(lun) for lun in range(3))
+            yield Arrays(annexd, kernel, host, local, external, open_to_all, folder / "local.img")
             initiator.logout()
 
 
@@ -79,6 +86,21 @@ def test_a_host_reads_the_array_s_disk_through_annexd(arrays: Arrays) -> None:
     (row,) = [row for row in arrays.annexhost("vdevs", arrays.local)["virtual_devices"] if row["lun"] == 1]
     assert (row["state"], row["flags"], row["blocks"]) == ("ready", ["external_regions"], DISK_BYTES // 512)
     assert arrays.sha256(arrays.external) == arrays.kernel.sha256("old")
+
+
+def test_a_disk_that_can_not_be_reserved_has_no_compare_and_write_and_is_a_disk_otherwise(arrays: Arrays) -> None:
+    host, disk = arrays.host, arrays.open_to_all
+    limit = "Maximum compare and write length: "
+    assert f"{limit}0 " in host.run("sg_vpd", "--page=bl", disk)
+    assert f"{limit}255 " in host.run("sg_vpd", "--page=bl", arrays.external)
+    for opcode in ("0x89", "0x8b"):
+        assert "NOT supported" in host.run("sg_opcodes", f"--opcode={opcode}", disk)
+        assert "NOT supported" not in host.run("sg_opcodes", f"--opcode={opcode}", arrays.external)
+    host.sh("head -c 1024 /dev/zero >/run/zeros")
+    refused = host.result("sg_compare_and_write", "--in=/run/zeros", "--lba=9", disk)
+    assert "Invalid opcode" in refused.errors
+    host.sh('head -c 16M /dev/urandom | dd of="$1" bs=1M oflag=direct iflag=fullblock conv=fsync status=none', disk)
+    assert arrays.sha256(disk) == arrays.kernel.sha256("open")
 
 
 def test_external_data_is_acquired_and_transferred_from_inside_the_host(arrays: Arrays) -> None:

@@ -50,6 +50,13 @@ RTSRoot().save_to_file(sys.argv[1])
 """
 
 
+_SET_ATTRIBUTE = """
+import sys
+from rtslib_fb import FileIOStorageObject
+FileIOStorageObject(sys.argv[1]).set_attribute(sys.argv[2], sys.argv[3])
+"""
+
+
 class KernelDisk(NamedTuple):
     """A disk of the kernel's target; its bytes are a file in the host's memory, `/run/<name>.img`."""
 
@@ -92,6 +99,10 @@ class LinuxTarget:
     def fill(self, disk: str, file: Path) -> None:
         """Put what is in a file, outside, on a disk; behind the target's back, so before anybody has read it."""
         self._host.run("dd", f"if={file}", f"of=/run/{disk}.img", "bs=1M", "conv=notrunc", "status=none")
+
+    def set_attribute(self, disk: str, name: str, value: int) -> None:
+        """Set an attribute of a disk, as `targetcli set attribute` does."""
+        self.python(_SET_ATTRIBUTE, disk, name, str(value))
 
     def sha256(self, disk: str) -> str:
         """Give the checksum of all that a disk holds, in the target's memory or in its file."""
