@@ -32,7 +32,7 @@ class PairNode(Entry):
             _percent(row),
             f"{out} blocks out of sync" if out else "",
             progress_words(row),
-            f"waits for {waiting}" if waiting else "",
+            f"waits for {waiting}" if waiting and waiting != row.get("fault") else "",
             "fence not held" if row.get("fence_held") is False else "",
         )
         return summary(row, facts)

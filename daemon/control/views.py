@@ -10,6 +10,7 @@ from backends.acquisitions.acquisition import Acquisition
 from backends.devices.block import BlockDevice
 from backends.external.array import ArrayState, ExternalArray
 from backends.pairs.pair import Pair
+from backends.pairs.synchronizing import Waiting
 from backends.regions import Region
 from backends.virtual_device import VirtualDevice
 from config import __version__, model, references
@@ -17,7 +18,7 @@ from daemon.control.edits import redacted
 from daemon.control.errors import UnknownError
 from daemon.daemon import Daemon
 from daemon.pair_progress import Direction, progress_of
-from scsi.array_commands import PairFlag
+from scsi.array_commands import PairFlag, PairState
 
 MIB = 1 << 20
 
@@ -99,7 +100,7 @@ class PairRow(msgspec.Struct):
     """A pair; `primary` and `secondary` are names of virtual devices, or ids of those that are gone.
 
     Attributes:
-        fault: why it is not well: what `last_error` says in PSUE and COPY, or why it is blocked.
+        fault: why it is not well: it is blocked, in PSUE (then `last_error`), or waits for a leg.
         direction, doing, compared_percent, seconds_left, stands_back: see `PairProgress`.
         rate_mib_s: of what it is doing; 0.0 when it does nothing.
         pace_mib_s: limit of that, 0 for none.
@@ -214,23 +215,36 @@ def pair_row(daemon: Daemon, pair: Pair) -> PairRow:
     row = daemon.assembly.pairs.row(pair)
     blocked = pair.blocked()
     progress = progress_of(pair)
+    last_error = _with_names(daemon, pair, pair.last_error) or None
+    waiting = None if blocked is not None else pair.synchronizer.waiting()
+    waiting_for = _waiting_words(daemon, pair, waiting)
+    fault = waiting_for if waiting is not None and waiting.leg is not None else None
+    if blocked is not None or row.state is PairState.PSUE:
+        fault = _words(blocked) or last_error or "a leg has failed, before annexd was started"
     return PairRow(
         row.number, row.label, vdev_name(daemon, row.primary_naa), vdev_name(daemon, row.secondary_naa),
         row.state.name, row.fence_level.name.lower(), bool(row.flags & PairFlag.FENCE_HELD), row.in_sync_percent,
         row.blocks, row.out_of_sync_blocks,
         [flag.name.lower() for flag in PairFlag if flag in row.flags and flag.name],
-        _words(blocked) or (pair.last_error if row.state.name in {"PSUE", "COPY"} else None) or None,
+        fault,
         progress.direction, progress.doing, progress.compared_percent, round(progress.rate_bytes / MIB, 2),
         progress.seconds_left, progress.stands_back, pair.record.pace_mib_s, pair.record.least_pace_mib_s,
-        None if blocked is not None else _waiting_words(daemon, pair), pair.last_error or None,
+        waiting_for, last_error,
     )  # fmt: skip
 
 
-def _waiting_words(daemon: Daemon, pair: Pair) -> str | None:
-    waiting = pair.synchronizer.waiting()
+def _waiting_words(daemon: Daemon, pair: Pair, waiting: Waiting | None) -> str | None:
     if waiting is None or waiting.leg is None:
         return waiting and waiting.why
     return f"/vdevs/{vdev_name(daemon, pair.naa(waiting.leg))}: {waiting.why}"
+
+
+def _with_names(daemon: Daemon, pair: Pair, text: str) -> str:
+    """Put the names of virtual devices where the pair, which does not know them, says their ids."""
+    for leg in (0, 1):
+        naa = pair.naa(leg)
+        text = text.replace(naa.hex(), vdev_name(daemon, naa))
+    return text
 
 
 def acquisition_row(daemon: Daemon, acquisition: Acquisition) -> AcquisitionRow:

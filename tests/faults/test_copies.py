@@ -72,7 +72,7 @@ def test_f03_after_a_kill_an_initial_copy_goes_on_and_copies_no_more_again_than_
     sides.form(pace_mib_s=4)
     with Host(sides.annexd.port) as host:
         # An extent is closed, flushed, when it was not used for 10 s: by then some are, and the last ones are not.
-        row = wait_until(host, lambda row: row.out_of_sync_blocks * BLOCK_BYTES <= 12 * MIB)
+        row = wait_until(host, lambda row: row.out_of_sync_blocks * BLOCK_BYTES <= 8 * MIB)
     sides.annexd.kill()
     at_most = size - row.out_of_sync_blocks * BLOCK_BYTES
     sides.annexd.start()
