@@ -1,4 +1,4 @@
-"""Hundreds of short lives of a pair; each must keep I1–I8. A seed that failed once is a test of its own below."""
+"""Two thousand short lives of pairs and groups; each must keep I1–I10. A seed that failed once is a test of its own."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import logging
 
 import pytest
 
+from tests.support.lives import run_lives
 from tests.support.pair_simulation import Simulation
 
-SEEDS = 400
-RANGE_SEEDS = 200
-COMPARE_SEEDS = 200
-THIN_SEEDS = 200
-BATCH = 25
+SEEDS = 1000
+RANGE_SEEDS = 300
+COMPARE_SEEDS = 300
+THIN_SEEDS = 300
 
 
 @pytest.fixture(autouse=True)
@@ -21,31 +21,24 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(0, SEEDS, BATCH))
+@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS // 4))
 def test_no_life_of_a_pair_breaks_a_promise(first: int) -> None:
-    for seed in range(first, first + BATCH):
-        Simulation(seed).run()
+    assert run_lives(range(first, first + SEEDS // 4)) == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(0, RANGE_SEEDS, BATCH))
-def test_f28_no_life_with_unmap_and_write_same_breaks_a_promise(first: int) -> None:
-    for seed in range(first, first + BATCH):
-        Simulation(seed, ranges=True).run()
+def test_f28_no_life_with_unmap_and_write_same_breaks_a_promise() -> None:
+    assert run_lives(range(RANGE_SEEDS), ranges=True) == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(0, COMPARE_SEEDS, BATCH))
-def test_f28_no_life_with_compare_and_write_breaks_a_promise(first: int) -> None:
-    for seed in range(first, first + BATCH):
-        Simulation(seed, compares=True).run()
+def test_f28_no_life_with_compare_and_write_breaks_a_promise() -> None:
+    assert run_lives(range(COMPARE_SEEDS), compares=True) == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(0, THIN_SEEDS, BATCH))
-def test_no_life_of_thin_legs_with_unmap_and_write_same_breaks_a_promise(first: int) -> None:
-    for seed in range(first, first + BATCH):
-        Simulation(seed, ranges=True, thin=True).run()
+def test_no_life_of_thin_legs_with_unmap_and_write_same_breaks_a_promise() -> None:
+    assert run_lives(range(THIN_SEEDS), ranges=True, thin=True) == []
 
 
 def test_a_seed_replays_the_same_life() -> None:

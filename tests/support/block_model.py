@@ -24,7 +24,7 @@ class Kind(enum.Enum):
     UNMAP = "unmap"
 
 
-@dataclass
+@dataclass(eq=False)
 class Write:
     """One write of a journal; times are virtual seconds, `end` None while it is in flight."""
 
