@@ -33,7 +33,7 @@ class Pace(NamedTuple):
 
     Attributes:
         most_mib_s: MiB a second at most, 0 for no limit.
-        least_mib_s: so fast at least, while hosts are busy.
+        least_mib_s: so fast at least, while hosts are busy; `MOST_PACE_MIB_S` for never to stand back for them.
     """
 
     most_mib_s: int = 0
@@ -111,8 +111,9 @@ class Pacer:
         slots = int(elapsed / SLOT_S)
         self._slots += slots
         operations = self._operations()
-        if operations != self._seen:
-            self._seen = operations
+        if self.pace.least_mib_s >= MOST_PACE_MIB_S:
+            self._limit = None
+        elif operations != self._seen:
             self._quiet_slots = 0
             speed = self._slot_bytes / elapsed  # which may be far below the limit
             if self._limit is not None:
@@ -124,6 +125,7 @@ class Pacer:
                 self._limit = None
             else:
                 self._limit *= 2.0**slots
+        self._seen = operations
         self._slot_began = now
         self._slot_bytes = 0
         if self._slots >= SLOTS_OF_A_LIST:

@@ -1,4 +1,4 @@
-"""What hosts are told when the virtual device under a unit begins to serve."""
+"""What hosts are told when the virtual device under a unit begins to serve; what they do on the devices under it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from scsi.volume import Deallocation, Done, Fault, VolumeError
 from tests.support import commands as c
 from tests.support.memory_volume import MemoryVolume
 
+READ_ONE_BLOCK = bytes([0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0])
 AWAY = VolumeError(Fault.BECOMING_READY)
 
 
@@ -56,3 +57,21 @@ def test_a_unit_that_turns_out_to_be_thin_or_not_to_be_claimable_tells_its_hosts
     served.volume.claimable = False
     assert served.comes() == "06/3F/03"
     assert served.host.send(c.TEST_UNIT_READY).outcome == "GOOD"
+
+
+def test_traffic_is_that_of_every_unit_on_one_of_the_same_devices_and_of_no_other() -> None:
+    shared, other = MemoryVolume(64), MemoryVolume(64)
+    units = Units(model.Config(version=2, state_directory="/state"))
+    hosts = []
+    for number, (volume, first) in enumerate([(shared, 0), (shared, 32), (other, 0)], 1):
+        naa = bytes([number]) * 16
+        device = VirtualDevice(str(number), number, naa, [Region(number, volume, first, learn, blocks=32)])
+        hosts.append(c.Host(TargetPort(), units.add(device, NOT_KEPT).logical_unit))
+    count = units.traffic([bytes([1]) * 16, bytes([9]) * 16])  # one is gone
+    seen = []
+    for host in hosts:
+        for cdb in (c.TEST_UNIT_READY, c.TEST_UNIT_READY):  # the first one tells of the power on
+            host.send(cdb)
+        assert host.send(READ_ONE_BLOCK).outcome == "GOOD"
+        seen.append(count())
+    assert seen == [1, 2, 2]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from backends.pairs.pacing import LEAST_PACE_MIB_S, Pace, Pacer, RateMeter
+from backends.pairs.pacing import LEAST_PACE_MIB_S, MOST_PACE_MIB_S, Pace, Pacer, RateMeter
 from tests.support.clock import VirtualScheduler
 
 MIB = 1 << 20
@@ -76,6 +76,13 @@ def test_a_host_that_does_something_now_and_then_costs_a_part_only() -> None:
 def test_hosts_never_stop_it() -> None:
     run = Run(Pace())
     assert run.mib_s(30, host_iops=100_000) >= LEAST_PACE_MIB_S
+
+
+def test_a_pair_that_is_not_to_stand_back_does_not() -> None:
+    run = Run(Pace(0, MOST_PACE_MIB_S))
+    run.mib_s(1)
+    assert run.mib_s(2, host_iops=500) == pytest.approx(1024, rel=0.02)
+    assert not run.pacer.stands_back()
 
 
 def test_a_pace_is_never_passed_whatever_the_least_one_says() -> None:
