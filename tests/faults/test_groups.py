@@ -98,7 +98,7 @@ def test_when_one_secondary_is_lost_under_load_no_copy_has_a_gap(grouped: ManyPa
             before = sum(chains.answered)
             while sum(chains.answered) < before + 50:
                 time.sleep(0.01)
-            grouped.array.set_unit_parameter("readonly", "1", lun=lost + 1)
+            grouped.array.set_unit_parameter("readonly", "1", lun=2 * lost + 2)
             deadline = time.monotonic() + LIMIT_S
             while grouped.api.get("/v1/groups/db")["state"] != "PSUE":
                 assert time.monotonic() < deadline
@@ -108,6 +108,6 @@ def test_when_one_secondary_is_lost_under_load_no_copy_has_a_gap(grouped: ManyPa
                 time.sleep(0.01)
             assert grouped.api.get("/v1/groups/db")["secondaries"] == "one_moment"
             assert chains.gaps(grouped.secondaries) == []
-            grouped.array.set_unit_parameter("readonly", "0", lun=lost + 1)
+            grouped.array.set_unit_parameter("readonly", "0", lun=2 * lost + 2)
             resync(grouped)
     assert chains.failed == []

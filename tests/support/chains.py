@@ -23,6 +23,7 @@ class Chains:
     """
 
     def __init__(self, pairs: int, chains: int) -> None:
+        assert SLOTS % pairs == 0, "or a block is used again before its turn"
         self.answered = [0] * chains
         self.failed: list[Task] = []
         self._pairs = pairs
@@ -74,17 +75,34 @@ class Chains:
 
     def gaps(self, copies: list[Path]) -> list[str]:
         """Look at copies of all pairs: say which writes are there without one that was answered before."""
-        contents = [path.read_bytes() for path in copies]
         wrong = []
-        for chain in range(len(self.answered)):
-
-            def shown(at: int, chain: int = chain) -> int:
-                pair, lba = self.place(chain, at)
-                return int.from_bytes(contents[pair][lba * BLOCK_BYTES : lba * BLOCK_BYTES + 8], "big") - 1
-
-            newest = max(shown(at) for at in range(self._pairs * SLOTS))
-            first = max(0, newest + 1 - self._pairs * SLOTS)
-            missing = [at for at in range(first, newest + 1) if shown(at) < at]
+        for chain, shown in enumerate(self._shown(copies)):
+            newest = max(shown)
+            first = max(0, newest + 1 - len(shown))
+            missing = [at for at in range(first, newest + 1) if shown[at % len(shown)] < at]
             if missing:
                 wrong.append(f"chain {chain}: write {newest} is there, and {missing[:5]} are not")
         return wrong
+
+    def lost(self, copies: list[Path]) -> list[str]:
+        """Look at copies of all pairs: say which chains lack a write that was answered."""
+        newest = [max(shown) for shown in self._shown(copies)]
+        return [
+            f"chain {chain}: write {answered - 1} was answered, and {found} is the newest"
+            for chain, (answered, found) in enumerate(zip(self.answered, newest, strict=True))
+            if found < answered - 1
+        ]
+
+    def _shown(self, copies: list[Path]) -> list[list[int]]:
+        """Give, by chain, the number of the write that each of its blocks shows, in the order of their use."""
+        contents = [path.read_bytes() for path in copies]
+        found = []
+        for chain in range(len(self.answered)):
+            places = [self.place(chain, at) for at in range(self._pairs * SLOTS)]
+            found.append(
+                [
+                    int.from_bytes(contents[pair][lba * BLOCK_BYTES : lba * BLOCK_BYTES + 8], "big") - 1
+                    for pair, lba in places
+                ]
+            )
+        return found

@@ -1,11 +1,11 @@
-"""A running annexd with many pairs: the primaries in a file, one part each, and the secondaries on LUs of an array."""
+"""A running annexd with many pairs, each leg of which is a file of its own, on this machine or under an array."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.support.control import ControlClient
 from tests.support.host import Host
@@ -34,48 +34,62 @@ class ManyPairs(NamedTuple):
 
 
 @contextmanager
-def many_pairs(folder: Path, count: int, leg_bytes: int, *, fence_level: str = "status") -> Iterator[ManyPairs]:
-    """Start all of it, and form the pairs, which are equal from the start."""
+def many_pairs(
+    folder: Path,
+    count: int,
+    leg_bytes: int,
+    *,
+    fence_level: str = "status",
+    kinds: str = "LE",
+    formed: int | None = None,
+) -> Iterator[ManyPairs]:
+    """Start all of it, and form the pairs, which are equal from the start.
+
+    Args:
+        folder: for files and state.
+        count: how many pairs.
+        leg_bytes: size of each leg.
+        fence_level: of the pairs.
+        kinds: where the legs lie, two letters for each pair and again from the front: Local, or External.
+        formed: how many of them are formed; None for all.
+    """
     primaries = [folder / f"primary-{at}.img" for at in range(count)]
     secondaries = [folder / f"secondary-{at}.img" for at in range(count)]
     for path in primaries + secondaries:
         with path.open("wb") as file:
             file.truncate(leg_bytes)
     (folder / "state").mkdir(mode=0o700)
+    devices: list[dict[str, Any]] = []
+    virtual_devices: list[dict[str, Any]] = []
+    luns: list[dict[str, Any]] = []
     with Tgt(folder) as tgt:
         target = tgt.add_target(ARRAY_TARGET)
-        for lun, path in enumerate(secondaries, 1):
-            tgt.add_lun(target, path, lun=lun)
+        for lun in range(2 * count):
+            at, half = divmod(lun, 2)
+            path = (primaries, secondaries)[half][at]
+            name = f"{('primary', 'secondary')[half]}{at}"
+            if kinds[lun % len(kinds)] == "L":
+                devices.append({"name": name, "path": str(path)})
+                region: dict[str, Any] = {"device": name}
+            else:
+                tgt.add_lun(target, path, lun=lun + 1)
+                region = {"array": "old", "lun": lun + 1}
+            virtual_devices.append({"name": name, "regions": [region]})
+            luns.append({"lun": lun, "virtual_device": name})
+        everybody = {"addresses": ["127.0.0.0/8"], "array_control": True}
+        portals = [f"127.0.0.1:{free_port()}"]
         config = {
             "version": 2,
             "state_directory": str(folder / "state"),
-            "devices": [{"name": f"disk{at}", "path": str(path)} for at, path in enumerate(primaries)],
+            "devices": devices,
             "arrays": [{"name": "old", "portal": f"127.0.0.1:{tgt.port}", "target": ARRAY_TARGET}],
-            "virtual_devices": [
-                {"name": f"{side}{at}", "regions": [region]}
-                for at in range(count)
-                for side, region in (
-                    ("primary", {"device": f"disk{at}"}),
-                    ("secondary", {"array": "old", "lun": at + 1}),
-                )
-            ],
-            "targets": [
-                {
-                    "name": TARGET,
-                    "portals": [f"127.0.0.1:{free_port()}"],
-                    "luns": [
-                        {"lun": 2 * at + half, "virtual_device": f"{side}{at}"}
-                        for at in range(count)
-                        for half, side in enumerate(("primary", "secondary"))
-                    ],
-                    "anyone": {"addresses": ["127.0.0.0/8"], "array_control": True},
-                }
-            ],
+            "virtual_devices": virtual_devices,
+            "targets": [{"name": TARGET, "portals": portals, "luns": luns, "anyone": everybody}],
         }
         with Served(folder, config) as annexd:
             api = ControlClient(folder / "control.sock")
             numbers = []
-            for at in range(count):
+            for at in range(count if formed is None else formed):
                 form = {"primary": f"primary{at}", "secondary": f"secondary{at}", "copy": False}
                 made = api.ask("POST", "/v1/pairs", form | {"fence_level": fence_level})
                 assert made.status == 201, made
