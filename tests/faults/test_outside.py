@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from scsi.array_commands import ArrayOut, PairFlag, PairState
 from tests.support.annexd import ROOT
 from tests.support.control import ControlClient
 from tests.support.host import GOOD, Host, HostLost, read_cdb
+from tests.support.jumping_annexd import JumpingAnnexd
 from tests.support.load import Load
 from tests.support.pair_commands import array_out, the_pair, wait_for_pair, wait_until
 from tests.support.paired import ARRAY_TARGET, LEG_BYTES, SLOTS, Paired, paired
@@ -31,6 +33,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.slow]
 BLOCK_BYTES = 512
 FREE_LBA = (LEG_BYTES // BLOCK_BYTES) - 8  # the load does not come here
 DISK_BYTES = 4 << 20
+YEAR_S = 365 * 86400
 
 
 @pytest.fixture
@@ -156,7 +159,8 @@ def test_f29_flipped_bits_on_one_leg_are_counted_and_a_resync_mends_them(pair: P
 
 
 @pytest.mark.long
-def test_f30_what_others_wrote_while_annexd_stood_still_is_undone(pair: Paired) -> None:
+@pytest.mark.parametrize("still_s", [6, 60])  # more than a stall, and longer than any command or session waits
+def test_f30_what_others_wrote_while_annexd_stood_still_is_undone(pair: Paired, still_s: int) -> None:
     load = Load(SLOTS, seed=30)
     with Host(pair.annexd.port) as host:
         load.run(host, 100)
@@ -164,7 +168,7 @@ def test_f30_what_others_wrote_while_annexd_stood_still_is_undone(pair: Paired) 
         try:
             reset_by_someone_else(pair)
             assert write_behind_its_back(pair, FREE_LBA) == "GOOD"
-            time.sleep(5)  # what is tested is a daemon that stands still
+            time.sleep(still_s)  # what is tested is a daemon that stands still
         finally:
             os.kill(pair.annexd.pid, signal.SIGCONT)
         load.run(host, 100)
@@ -172,6 +176,27 @@ def test_f30_what_others_wrote_while_annexd_stood_still_is_undone(pair: Paired) 
         assert write_behind_its_back(pair, FREE_LBA) == "RESERVATION CONFLICT"
     assert load.failed == []
     pair.compare(load)
+
+
+def test_f30_a_wall_clock_that_jumps_changes_nothing(tmp_path: Path) -> None:
+    load = Load(SLOTS, seed=33)
+    with paired(tmp_path, program=JumpingAnnexd) as pair, Host(pair.annexd.port) as host:
+        assert isinstance(pair.annexd, JumpingAnnexd)
+        for years in (0, 100, -25, 0, 1):
+            load.run(host, 100, then=partial(pair.annexd.set_clock, years * YEAR_S))
+            load.run(host, 100)
+            row = the_pair(host)
+            assert row.state == PairState.PAIR
+            assert row.flags == PairFlag.FENCE_HELD, "neither lapsed nor unverified"
+            with Host(pair.annexd.port, isid=b"\x80\0\0\0\0\x02"):
+                """A login is a line of the log, with a date."""
+        assert load.failed == []
+        dates = {line[:4] for line in pair.annexd.log().splitlines() if "has logged in" in line}
+        assert len(dates) == 4, "its clock has jumped"
+        pair.annexd.kill()
+        pair.annexd.set_clock(-10 * YEAR_S)
+        pair.annexd.start()  # in a time before its state was written
+        pair.compare(load)
 
 
 @pytest.mark.long

@@ -59,7 +59,9 @@ class Annexd:
             RuntimeError: it ended, or was not ready in time; with its log.
         """
         with (self.folder / "annexd.log").open("ab") as log:
-            self._process = subprocess.Popen(self._command(), stdout=subprocess.PIPE, stderr=log, cwd="/")
+            self._process = subprocess.Popen(
+                self._command(), stdout=subprocess.PIPE, stderr=log, cwd="/", env=os.environ | self._environment()
+            )
         self._wait_until_up()
         return self
 
@@ -74,6 +76,10 @@ class Annexd:
     def kill(self) -> int:
         """End it at once, with SIGKILL, wherever it is."""
         return self._end(signal.SIGKILL)
+
+    def _environment(self) -> dict[str, str]:
+        """Give the variables that it gets besides this process's own."""
+        return {}
 
     def _command(self) -> list[str]:
         command = [sys.executable, "-I", str(ROOT), "try", "--portal", f"127.0.0.1:{self.port}"]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
-from typing import Self
 
 from tests.support.annexd import Annexd
 from tests.support.fault_points import FILE, FOLDER
@@ -27,19 +24,6 @@ class FaultyAnnexd(Annexd):
         """Choose nothing."""
         (self.folder / FILE).unlink(missing_ok=True)
 
-    def start(self) -> Self:
-        """As `Annexd.start`."""
-        with (self.folder / "annexd.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command(),
-                stdout=subprocess.PIPE,
-                stderr=log,
-                cwd="/",
-                env=os.environ | {FOLDER: str(self.folder)},
-            )
-        self._wait_until_up()
-        return self
-
     def start_unharmed(self) -> None:
         """Start it again with nothing chosen."""
         self.heal()
@@ -48,3 +32,6 @@ class FaultyAnnexd(Annexd):
     def _command(self) -> list[str]:
         _python, _isolated, _root, *arguments = super()._command()
         return [sys.executable, "-I", str(PROGRAM), *arguments]
+
+    def _environment(self) -> dict[str, str]:
+        return {FOLDER: str(self.folder)}
