@@ -33,7 +33,7 @@ class PairNode(Entry):
             f"{out} blocks out of sync" if out else "",
             progress_words(row),
             f"waits for {waiting}" if waiting and waiting != row.get("fault") else "",
-            "fence not held" if row.get("fence_held") is False else "",
+            "fence held" if row.get("fence_held") else "",
         )
         return summary(row, facts)
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import re
+import signal
+import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from scsi.array_commands import FenceLevel, PairState
-from tests.support.annexd import Annexd
+from tests.support.annexd import ROOT, Annexd
 from tests.support.control import ControlClient
 from tests.support.host import GOOD, Host
 from tests.support.load import BLOCK_BYTES, SLOT_BLOCKS, Load
@@ -106,6 +111,35 @@ def test_a_copy_stands_back_while_a_host_is_busy_and_its_pace_can_be_changed_mea
     sides.copied()
     assert (sides.row()["doing"], sides.row()["stands_back"]) == (None, False)
     assert load.failed == []
+
+
+@pytest.mark.parametrize("sides", [32], indirect=True)
+def test_a_copy_that_runs_is_shown_with_rate_and_time_left_by_both_tools(sides: Sides) -> None:
+    sides.form(pace_mib_s=4)  # 8 s
+    cli: list[str | Path] = [ROOT / "bin" / "annexcli", "--socket", str(sides.api.path)]
+    watched = subprocess.run(
+        [*cli, "--json", "watch", "pairs", "count=1", "interval=1"],
+        capture_output=True, text=True, timeout=LIMIT_S, check=True,
+    )  # fmt: skip
+    pair = json.loads(watched.stdout)["pairs"]["1"]
+    assert (pair["state"], pair["doing"], pair["direction"]) == ("COPY", "copying", "primary → secondary")
+    assert pair["rate_bytes"] > 0
+    assert pair["seconds_left"] > 0
+    host = subprocess.Popen(
+        [ROOT / "bin" / "annexhost", "pair", "display", sides.annexd.url(0), "--watch"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"COLUMNS": "300"},
+    )  # fmt: skip
+    with host:
+        with suppress(subprocess.TimeoutExpired):
+            host.wait(3)  # what is tested is what it shows from the second look on, a second after the first
+        host.send_signal(signal.SIGINT)
+        shown, said = host.communicate(timeout=LIMIT_S)
+    assert (host.returncode, said) == (130, "")
+    assert re.search(r"COPY +\d+ %.*primary → secondary, \d+\.\d MiB/s, \d+ s left", shown)
+    assert sides.api.ask("PATCH", "/v1/pairs/1", {"pace_mib_s": 0}).status == 200
+    sides.copied()
+    listed = subprocess.run([*cli, "/pairs", "ls"], capture_output=True, text=True, timeout=LIMIT_S, check=True)
+    assert re.search(r"→ .*100 %, PAIR\]", listed.stdout), listed.stdout
 
 
 @pytest.mark.parametrize("sides", [16], indirect=True)

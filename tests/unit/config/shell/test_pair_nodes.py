@@ -43,16 +43,16 @@ def cli(api: FakeApi, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, "a → b, 37 %, 1290 blocks out of sync, copying 118.4 MiB/s, 3 min left, COPY"),
+        ({}, "a → b, 37 %, 1290 blocks out of sync, copying 118.4 MiB/s, 3 min left, fence held, COPY"),
         ({"direction": "secondary → primary", "stands_back": True},
-         "a ← b, 37 %, 1290 blocks out of sync, copying 118.4 MiB/s, 3 min left, hosts are busy, COPY"),
+         "a ← b, 37 %, 1290 blocks out of sync, copying 118.4 MiB/s, 3 min left, hosts are busy, fence held, COPY"),
         ({"state": "PAIR", "copied_percent": 100, "out_of_sync_blocks": 0, "doing": "comparing",
           "compared_percent": 5, "seconds_left": None},
-         "a → b, 100 %, comparing 118.4 MiB/s, 5 % compared, PAIR"),
+         "a → b, 100 %, comparing 118.4 MiB/s, 5 % compared, fence held, PAIR"),
         ({"doing": None, "waiting_for": "/vdevs/b: link lost", "fence_held": False},
-         "a → b, 37 %, 1290 blocks out of sync, waits for /vdevs/b: link lost, fence not held, COPY"),
+         "a → b, 37 %, 1290 blocks out of sync, waits for /vdevs/b: link lost, COPY"),
         ({"state": "PSUE", "doing": None, "fault": "the leg of b was lost", "waiting_for": "a resync"},
-         "a → b, 37 %, 1290 blocks out of sync, waits for a resync, PSUE, the leg of b was lost"),
+         "a → b, 37 %, 1290 blocks out of sync, waits for a resync, fence held, PSUE, the leg of b was lost"),
     ],
     ids=["copy", "copy back", "comparison", "waits", "lost"],
 )  # fmt: skip
