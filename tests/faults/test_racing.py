@@ -9,15 +9,17 @@ from pathlib import Path
 import pytest
 
 from scsi.array_commands import ArrayOut, FenceLevel, PairState
+from scsi.iscsi.initiator_task import Task
 from tests.support.annexd import Annexd
 from tests.support.host import GOOD, Host, read_cdb, sense_of, write_cdb
-from tests.support.load import Load
+from tests.support.load import BLOCK_BYTES, SLOT_BLOCKS, Load
 from tests.support.pair_commands import array_out, create_pair, the_pair, wait_for_pair
-from tests.support.paired import ARRAY_TARGET, LEG_BYTES, SLOTS, Paired, paired
+from tests.support.paired import ARRAY_TARGET, LEG_BYTES, SLOTS, Paired, paired, paired_with_annexd
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
-CONFLICT = 0x18
+CONFLICT, TASK_SET_FULL = 0x18, 0x28
+FLOOD = 128
 OTHERS_S = 5.0
 MOST_GROWTH_BYTES = 64 << 20
 
@@ -117,3 +119,38 @@ def test_f31_a_slow_leg_takes_bounded_memory_and_slows_no_other_unit(pair: Paire
         assert the_pair(host).state == PairState.PAIR
     assert load.failed == []
     pair.compare(load)
+
+
+@pytest.mark.long
+def test_f31_an_array_that_takes_five_seconds_a_command_is_waited_for(tmp_path: Path) -> None:
+    load = Load(SLOTS, seed=310)
+    answers: list[Task] = []
+    with (
+        paired_with_annexd(tmp_path) as pair,
+        Host(pair.annexd.port) as host,
+        Host(pair.annexd.port, isid=b"\x80\0\0\0\0\x02") as other,
+    ):
+        load.run(host, 200)
+        before = resident_bytes(pair.annexd.pid)
+        pair.array.choose("slow", 5000)
+        for number in range(FLOOD):
+            lba = (SLOTS + number) * SLOT_BLOCKS
+            host.submit(write_cdb(lba, SLOT_BLOCKS), answers.append, data_out=bytes(SLOT_BLOCKS * BLOCK_BYTES))
+        slowest = 0.0
+
+        def others_are_served() -> None:
+            nonlocal slowest
+            started = time.monotonic()
+            assert other.command(read_cdb(0, 8), data_in_bytes=4096, lun=2).status == GOOD
+            assert other.command(write_cdb(0, 8), data_out=bytes(4096), lun=2).status == GOOD
+            slowest = time.monotonic() - started
+
+        load.run(host, 20, then=others_are_served)
+        assert slowest < OTHERS_S
+        host.wait(lambda: len(answers) == FLOOD)
+        assert resident_bytes(pair.annexd.pid) - before < MOST_GROWTH_BYTES
+        assert {task.status for task in answers} <= {GOOD, TASK_SET_FULL}
+        assert the_pair(host).state == PairState.PAIR
+        pair.array.heal()
+        assert load.failed == []
+        pair.compare(load)

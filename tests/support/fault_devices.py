@@ -5,11 +5,13 @@
 | `torn leg N COUNT` | from the COUNT-th write of the pair to leg N on: half of it is written, then annexd dies |
 | `dead leg N COUNT` | the same, but only the leg dies: each write is half done and fails, while the file is there |
 | `torn COUNT` | as the first, of writes that are not a pair's: for an annexd that is the array |
+| `slow MS` | each read and write takes so much longer, however many there are; of those that are not a pair's |
 | `bad reads LBA`, `bad writes LBA` | what touches the block, and is not a pair's write, fails with a medium error |
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +38,8 @@ def install(fault: Fault) -> None:
                 original(device, lba, half, fua, lambda _error: done(VolumeError(Why.HARDWARE, "the leg is dead")))
             elif not mirrored and _touches(fault, "bad writes", lba, len(data) // BLOCK_BYTES):
                 done(VolumeError(Why.WRITE_ERROR, "a bad block"))
+            elif not mirrored and (delay_s := _delay_s(fault)):
+                asyncio.get_running_loop().call_later(delay_s, original, device, lba, data, fua, done)
             else:
                 original(device, lba, data, fua, done)
 
@@ -49,6 +53,8 @@ def install(fault: Fault) -> None:
             def read(lba: int, blocks: int, done: Callable[[Any], None]) -> None:
                 if _touches(fault, "bad reads", lba, blocks):
                     done(VolumeError(Why.READ_ERROR, "a bad block"))
+                elif delay_s := _delay_s(fault):
+                    asyncio.get_running_loop().call_later(delay_s, undisturbed, lba, blocks, done)
                 else:
                     undisturbed(lba, blocks, done)
 
@@ -58,6 +64,11 @@ def install(fault: Fault) -> None:
 
     around(VirtualDevice, "write", write)
     around(VirtualDevice, "refresh", refresh)
+
+
+def _delay_s(fault: Fault) -> float:
+    chosen = fault.chosen()
+    return chosen[1] / 1000 if chosen is not None and chosen[0] == "slow" else 0.0
 
 
 def _touches(fault: Fault, name: str, lba: int, blocks: int) -> bool:
