@@ -39,11 +39,13 @@ class Host:
         name: str = "iqn.2026-11.org.example:test-host",
         isid: bytes = b"\x80\x00\x00\x00\x00\x01",
         asks_for_data: bool = False,
+        connect: Callable[[], socket.socket] | None = None,
         **others: Any,
     ) -> None:
         """Log in; with `asks_for_data` the target has to ask for all data of writes, 8 KiB at a time.
 
-        `others` are more fields of `InitiatorOptions`.
+        `connect` makes the connection, where the target is not on 127.0.0.1; `others` are more fields of
+        `InitiatorOptions`.
         """
         options = InitiatorOptions(initiator_name=name, target_name=target, isid=isid, **others)
         if asks_for_data:
@@ -53,7 +55,7 @@ class Host:
         self._long_cdbs: dict[bytes, bytes] = {}  # to be sent: by its first 16 bytes, the rest of a CDB
         self._connection = InitiatorConnection(options, time.monotonic, os.urandom)
         try:
-            self._socket = socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S)
+            self._socket = connect() if connect else socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S)
         except OSError as error:
             raise HostLost(str(error)) from error
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -6,11 +6,17 @@ host `h` 10.99.n.(10 + h).
 
 from __future__ import annotations
 
+import ctypes
+import os
 import select
+import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Self
 
 LIMIT_S = 20.0
+_CLONE_NEWNET = 0x40000000  # linux/sched.h
 
 
 class LinuxNetwork:
@@ -99,6 +105,25 @@ class LinuxNetwork:
     def mend(self, ethernet: int) -> None:
         """Undo `cut`."""
         self.run("ip", "link", "set", f"bridge{ethernet}", "up")
+
+    def connect(self, address: str, port: int) -> socket.socket:
+        """Connect from within it, by a thread that enters it; the socket can be used outside.
+
+        Raises:
+            OSError: nobody listens there, or it is not reached.
+        """
+        assert self._holder is not None
+        place = Path(f"/proc/{self._holder.pid}/ns/net")
+
+        def inside() -> socket.socket:
+            with place.open() as namespace:
+                if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), _CLONE_NEWNET):
+                    number = ctypes.get_errno()
+                    raise OSError(number, os.strerror(number))
+            return socket.create_connection((address, port), timeout=LIMIT_S)
+
+        with ThreadPoolExecutor(1) as entering:
+            return entering.submit(inside).result()
 
     def takes_connections(self, address: str, port: int) -> bool:
         """Tell whether something listens there."""

@@ -23,14 +23,18 @@ mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/confi
 _SET_UP = """
 import base64
 import json, sys
-from rtslib_fb import LUN, TPG, FabricModule, FileIOStorageObject, MappedLUN, NetworkPortal, NodeACL, Target
+from rtslib_fb import LUN, TPG, BlockStorageObject, FabricModule, FileIOStorageObject, MappedLUN, NetworkPortal
+from rtslib_fb import NodeACL, Target
 name, address, port, disks, hosts, user, password = json.load(sys.stdin)
 group = TPG(Target(FabricModule("iscsi"), name), 1)
 group.set_attribute("authentication", int(bool(user)))
-luns = [
-    LUN(group, number, FileIOStorageObject(disk, f"/run/{disk}.img", size, write_back=True))
-    for number, (disk, size) in enumerate(disks)
-]
+luns = []
+for number, (disk, size, device) in enumerate(disks):
+    if device:
+        store = BlockStorageObject(disk, device)
+    else:
+        store = FileIOStorageObject(disk, f"/run/{disk}.img", size, write_back=True)
+    luns.append(LUN(group, number, store))
 NetworkPortal(group, address, port)
 if not hosts:
     group.set_attribute("generate_node_acls", 1)
@@ -58,10 +62,11 @@ FileIOStorageObject(sys.argv[1]).set_attribute(sys.argv[2], sys.argv[3])
 
 
 class KernelDisk(NamedTuple):
-    """A disk of the kernel's target; its bytes are a file in the host's memory, `/run/<name>.img`."""
+    """A disk of the kernel's target: its bytes are a file in memory, `/run/<name>.img`, or lie on `device`."""
 
     name: str
     size_bytes: int
+    device: str = ""
 
 
 class LinuxTarget:
