@@ -34,7 +34,6 @@ from backends.pairs.states import MIRRORED, PairCommand, Step
 from backends.pairs.store import PairRecord
 from backends.scheduler import Scheduler
 from backends.workers import Workers
-from scsi.array_commands import PairState
 from scsi.volume import Fault, VolumeError
 
 MOST_GROUPS = 64
@@ -73,7 +72,7 @@ class PairGroups:
         self._last_step = 0
         self._changed: dict[int, PairRecord] = {}
         self._shut: list[Pair] = []  # pairs whose own record waits until the one of the groups is stable
-        self._suspending: set[int] = set()
+        self._stopping: tuple[Pair, list[Pair]] | None = None  # who lost its secondary, and who stops with it
 
     def load(self, pairs: Iterable[int]) -> None:
         """Read what is stored; raises OSError. `pairs` are the numbers of those that there are."""
@@ -216,8 +215,8 @@ class PairGroups:
         Returns:
             What else changes in the pair's record; then `suspended` follows.
         """
-        if self._suspending:
-            return self._suspended_with(pair) if pair.number in self._suspending else {}
+        if self._stopping is not None:
+            return self._stopped_with(pair) if pair in self._stopping[1] else {}
         group = self.of_pair(pair.number)
         _, current = pair_states.turn(step.roles, pair.record.primary, pair.record.current)
         if group is None or not group.together or current != pair.record.primary:
@@ -230,23 +229,23 @@ class PairGroups:
         if not others:
             return {}
         self._last_step += 1
-        self._suspending = {pair.number, *(other.number for other in others)}
+        self._stopping = pair, others
         self._begin_step(pair)
-        with_it = self._suspended_with(pair)
-        why = VolumeError(Fault.NOT_MIRRORED, f"pair {pair.number} of group {group.name} lost its secondary")
+        return self._stopped_with(pair)
+
+    def suspended(self, pair: Pair) -> None:
+        """A pair has become PSUE by itself, and no write of it was answered since: now the others stop."""
+        if self._stopping is None or self._stopping[0] is not pair:
+            return
+        others = self._stopping[1]
+        why = VolumeError(Fault.NOT_MIRRORED, f"pair {pair.number} of its group lost its secondary")
         for other in others:
             self._begin_step(other)
             other.stop_mirroring(why)
-        return with_it
+        self._stopping = None
+        self._commit([pair, *others], _ignore)
 
-    def suspended(self, pair: Pair) -> None:
-        """The pair whose loss it was has its new record, as the others have."""
-        others = self._suspending
-        if others and all(operations.pair.state is PairState.PSUE for operations in self._members(others)):
-            self._suspending = set()
-            self._commit([operations.pair for operations in self._members(others)], _ignore)
-
-    def _suspended_with(self, pair: Pair) -> dict[str, Any]:
+    def _stopped_with(self, pair: Pair) -> dict[str, Any]:
         moment = self._last_step if pair.in_sync() else 0
         return {"group_step": self._last_step, "moment": moment}
 

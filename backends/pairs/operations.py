@@ -148,6 +148,9 @@ class PairOperations:
             return step
         if writable and record.current != record.primary:
             return PairStateForbids("the secondary's leg serves the primary; the secondary can not become writable")
+        if step.state is PairState.SSWS and pair.faults.stragglers[pair.secondary]:
+            # One that lands later would be over what the secondary's host has written by then.
+            return PairSideNotReady("a write that nobody waits for is still under way to the secondary's leg")
         if step.state is PairState.COPY:
             away = mirror.lapsed or not serves(mirror.legs[0]) or not serves(mirror.legs[1])
             if away or any(pair.faults.stragglers):
