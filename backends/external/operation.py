@@ -147,7 +147,7 @@ class Operation:
         if key == SenseKey.DATA_PROTECT:
             return Fault.NO_SPACE if (asc, ascq) == (0x27, 0x07) else Fault.WRITE_PROTECTED
         if (key, asc) == (SenseKey.ILLEGAL_REQUEST, 0x25):  # no LU there any more
-            self.unit.changed("LOGICAL UNIT NOT SUPPORTED")
+            self.unit.gone()
             return Fault.BECOMING_READY
         return Fault.HARDWARE
 

@@ -354,6 +354,12 @@ class ExternalLogicalUnit:
         if self.hooks is not None:
             self.hooks.unit_changed(self, why)
 
+    def gone(self) -> None:
+        """Learn that there is no LU at the LUN: nothing more goes there before it is known which one is there next."""
+        if self.state is DeviceState.READY:
+            self.set_pending("LOGICAL UNIT NOT SUPPORTED")
+        self.changed("LOGICAL UNIT NOT SUPPORTED")
+
     def _lapsed(self, why: str) -> None:
         if self._fencing:
             self._tell_lapsed(why)

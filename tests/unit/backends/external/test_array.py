@@ -110,6 +110,25 @@ def test_another_lu_at_the_recorded_lun_blocks_and_is_never_touched() -> None:
     assert results.faults == [Fault.BLOCKED]
 
 
+def test_after_a_lu_has_gone_nothing_is_written_to_the_one_that_comes_to_its_lun() -> None:
+    rig = Rig()
+    unit = rig.unit
+    lu = rig.array.units.pop(1)
+    results = Results()
+    unit.write(0, b"\x01" * 512, False, results)
+    rig.clock.advance(0.0)
+    assert results.faults == [Fault.BECOMING_READY]
+    rig.array.units[1] = FakeUnit(1, naa=OTHER)  # before annex has looked what is there
+    unit.write(0, b"\x02" * 512, False, results)
+    rig.clock.advance(1.0)
+    assert results.faults == [Fault.BECOMING_READY] * 2
+    assert not any(rig.array.units[1].data)
+    assert state_of(unit) is DeviceState.BLOCKED
+    rig.array.units[1] = lu
+    rig.clock.advance(60.0)
+    assert state_of(unit) is DeviceState.READY
+
+
 def test_a_lu_that_moved_is_found_again() -> None:
     rig = Rig(FakeUnit(5), connect=False)
     unit = rig.external.expect(lun_bytes(1), NAA, 2048, 512)
