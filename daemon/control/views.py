@@ -107,6 +107,7 @@ class PairRow(msgspec.Struct):
         least_pace_mib_s: so fast at least, while hosts are busy.
         waiting_for: what keeps a copy or a comparison that is due from going on.
         last_error: what went wrong last, whether or not it is mended.
+        group: that it is in, None for none.
     """
 
     number: int
@@ -131,6 +132,7 @@ class PairRow(msgspec.Struct):
     least_pace_mib_s: int
     waiting_for: str | None
     last_error: str | None
+    group: str | None
 
 
 class AcquisitionRow(msgspec.Struct):
@@ -213,6 +215,7 @@ def virtual_device_row(daemon: Daemon, device: VirtualDevice) -> VirtualDeviceRo
 def pair_row(daemon: Daemon, pair: Pair) -> PairRow:
     """Show a pair."""
     row = daemon.assembly.pairs.row(pair)
+    group = daemon.assembly.pairs.groups.of_pair(pair.number)
     blocked = pair.blocked()
     progress = progress_of(pair)
     last_error = _with_names(daemon, pair, pair.last_error) or None
@@ -229,7 +232,7 @@ def pair_row(daemon: Daemon, pair: Pair) -> PairRow:
         fault,
         progress.direction, progress.doing, progress.compared_percent, round(progress.rate_bytes / MIB, 2),
         progress.seconds_left, progress.stands_back, pair.record.pace_mib_s, pair.record.least_pace_mib_s,
-        waiting_for, last_error,
+        waiting_for, last_error, group.name if group is not None else None,
     )  # fmt: skip
 
 

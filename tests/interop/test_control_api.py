@@ -211,6 +211,7 @@ def test_a_group_is_made_split_resynced_taken_over_and_dissolved(api: ControlCli
     )
     assert api.ask("POST", "/v1/groups", {"name": "no way", "pairs": []}).status == 409
     assert api.ask("POST", "/v1/groups", {"name": "other", "pairs": [99]}).error["problem"] == "there is no pair 99"
+    assert [row["group"] for row in api.get("/v1/pairs")] == ["db", "db"]
     plan = api.ask("POST", "/v1/groups/db/split?dry_run=true").document
     assert [(step["state"], step["next_state"]) for step in plan["steps"]] == [("PAIR", "PSUS")] * 2
     assert api.get("/v1/groups/db")["state"] == "PAIR"
