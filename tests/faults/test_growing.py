@@ -68,6 +68,7 @@ def test_f27_a_side_of_a_pair_grows_under_load(pair: TwoAnnexds) -> None:
     assert pair.local.read_bytes()[:LEG_BYTES] == pair.remote.read_bytes()
 
 
+@pytest.mark.long
 def test_f27_the_lu_of_the_array_grows_under_load_and_then_the_pair(pair: TwoAnnexds) -> None:
     load = Load(SLOTS, seed=271)
     array = f"/arrays/array:127.0.0.1:{pair.link.port}:{TARGET_NAME}"

@@ -9,10 +9,10 @@ import pytest
 from tests.support.lives import run_lives
 from tests.support.pair_simulation import Simulation
 
-SEEDS = 1000
-RANGE_SEEDS = 300
-COMPARE_SEEDS = 300
-THIN_SEEDS = 300
+SEEDS = 1300
+RANGE_SEEDS = 200
+COMPARE_SEEDS = 200
+THIN_SEEDS = 200
 
 
 @pytest.fixture(autouse=True)
