@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.chains import Chains
+from tests.support.chains import BLOCK_BYTES, Chains
+from tests.support.host import GOOD, write_cdb
 from tests.support.many_pairs import ManyPairs, many_pairs
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
@@ -49,9 +51,7 @@ def test_a_split_under_load_leaves_no_gap_on_the_secondaries(grouped: ManyPairs)
     chains = Chains(PAIRS, CHAINS)
     with grouped.host() as host, chains.running(host):
         for _ in range(SPLITS):
-            before = sum(chains.answered)
-            while sum(chains.answered) < before + 50:
-                time.sleep(0.01)
+            wait_for_writes(chains)
             split = grouped.api.ask("POST", "/v1/groups/db/split")
             assert split.status == 200, split
             assert split.document["group"]["secondaries"] == "one_moment"
@@ -95,19 +95,50 @@ def test_when_one_secondary_is_lost_under_load_no_copy_has_a_gap(grouped: ManyPa
     chains = Chains(PAIRS, CHAINS)
     with grouped.host() as host, chains.running(host):
         for lost in range(PAIRS):
-            before = sum(chains.answered)
-            while sum(chains.answered) < before + 50:
-                time.sleep(0.01)
+            wait_for_writes(chains)
             grouped.array.set_unit_parameter("readonly", "1", lun=2 * lost + 2)
             deadline = time.monotonic() + LIMIT_S
             while grouped.api.get("/v1/groups/db")["state"] != "PSUE":
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
-            before = sum(chains.answered)
-            while sum(chains.answered) < before + 50:
-                time.sleep(0.01)
+            wait_for_writes(chains)
             assert grouped.api.get("/v1/groups/db")["secondaries"] == "one_moment"
             assert chains.gaps(grouped.secondaries) == []
             grouped.array.set_unit_parameter("readonly", "0", lun=2 * lost + 2)
             resync(grouped)
     assert chains.failed == []
+
+
+def test_a_group_whose_array_is_lost_is_taken_over_with_nothing_missing(tmp_path: Path) -> None:
+    chains = Chains(PAIRS, CHAINS)
+    with many_pairs(tmp_path, PAIRS, LEG_BYTES, kinds="EL") as running:
+        assert running.api.ask("POST", "/v1/groups", {"name": "db", "pairs": running.numbers}).status == 201
+        with running.host() as host:
+            with chains.running(host):
+                wait_for_writes(chains)
+                running.array.kill()
+            deadline = time.monotonic() + LIMIT_S
+            while {step["next_state"] for step in takeover(running, "?dry_run=true")} != {"SSWS"}:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            takeover(running)
+            assert {row["state"] for row in running.api.get("/v1/pairs")} == {"SSWS"}
+            assert chains.gaps(running.secondaries) == []
+            assert chains.lost(running.secondaries) == []
+            for pair in range(PAIRS):
+                assert host.command(write_cdb(0, 1), data_out=bytes(BLOCK_BYTES), lun=2 * pair + 1).status == GOOD
+
+
+def takeover(running: ManyPairs, query: str = "") -> Any:
+    answer = running.api.ask("POST", f"/v1/groups/db/takeover{query}")
+    assert answer.status == 200, answer
+    return answer.document["steps"]
+
+
+def wait_for_writes(chains: Chains, writes: int = 50) -> None:
+    """Wait until so many more are answered."""
+    wanted = sum(chains.answered) + writes
+    deadline = time.monotonic() + LIMIT_S
+    while sum(chains.answered) < wanted:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
