@@ -100,9 +100,10 @@ class Places:
             memory.mkdir()
             compare(partial(self._disk_in, memory), place, self._annex_options, loads, runs)
             shutil.rmtree(memory)
-        place = self.folder / "copies"
-        place.mkdir()
-        mirrors.copies(place, self.memory, self._annex_options, runs)
+        for name in ("copies", "large"):
+            (self.folder / name).mkdir()
+        mirrors.copies(self.folder / "copies", self.memory, self._annex_options, runs)
+        mirrors.large(self.folder / "large", self._annex_options, runs)
 
 
 def measure(

@@ -1,7 +1,7 @@
-"""Mirrored writes beside what they are made of, and beside QEMU's mirror; copies beside qemu-img convert.
+"""Mirrored writes beside what they are made of, and beside QEMU's mirror; copies beside qemu-img convert; large pairs.
 
-Everything lies in memory. The ratios are those that matter to who chooses: what a mirror costs a host that has its disk
-on annex now, and how annex does what others do as well.
+Everything but the large pair lies in memory. The ratios are those that matter to who chooses: what a mirror costs a host
+that has its disk on annex now, and how annex does what others do as well.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple, TypeVar
 
 from bench import table
@@ -23,6 +24,7 @@ from bench.qemu import STORAGE_DAEMON, QemuStorage
 from bench.servers import ROOT, Annex, Server, Tgt
 
 COPY_BYTES = 512 << 20
+LARGE_BYTES = 1 << 40
 _ANNEXHOST = str(ROOT / "bin/annexhost")
 
 Disk = Callable[[str], Path]
@@ -93,6 +95,27 @@ def copies(folder: Path, memory: Path, options: list[str], runs: Runs) -> None:
     print(table.rates("qemu-img convert", rates[0], "annex", rates[1]))
     for path in (local, remote):
         path.unlink()
+
+
+def large(folder: Path, options: list[str], runs: Runs) -> None:
+    """Print how long annexd takes to start with a pair of 1 TiB, nothing of it dirty, after it was killed."""
+    print("\nstart after kill -9 with a pair of 1 TiB, and with none")
+    paths = [folder / "local", folder / "remote"]
+    for path in paths:
+        with path.open("wb") as file:
+            file.truncate(LARGE_BYTES)
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for state, times in zip((folder / "paired", folder / "alone"), seconds, strict=True):
+        with _running(Annex([*paths], state, options)) as annex:
+            if times is seconds[0]:
+                _pair(annex, 0, 1, "--nocopy")
+            annex.kill()
+        for _ in range(runs.rounds):
+            start = time.monotonic()
+            with _running(Annex([*paths], state, options)) as annex:
+                times.append(time.monotonic() - start)
+                annex.kill()
+    print(f"{median(seconds[0]):.2f} s, {median(seconds[1]):.2f} s")
 
 
 def _measure(load: Load, sides: list[Side], runs: Runs) -> list[list[Figure]]:

@@ -129,6 +129,9 @@ class Annex:
         self._process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_LIMIT_S)
+        self.kill()
+
+    def kill(self) -> None:
         self._process.kill()
         self._process.wait()
 
