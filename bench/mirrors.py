@@ -1,7 +1,7 @@
 """Mirrored writes beside what they are made of, and beside QEMU's mirror; copies beside qemu-img convert; large pairs.
 
-Everything but the large pair lies in memory. The ratios are those that matter to who chooses: what a mirror costs a host
-that has its disk on annex now, and how annex does what others do as well.
+Everything but the large pair lies in memory. The ratios are those that matter to who chooses: what a mirror costs a
+host that has its disk on annex now, and how annex does what others do as well.
 """
 
 from __future__ import annotations
