@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from scsi.array_commands import FenceLevel, PairState
-from tests.support.fault_points import COPYING, POINTS
+from tests.support.fault_points import COPYING, POINTS, R2TS
 from tests.support.faulty_annexd import FaultyAnnexd
 from tests.support.host import GOOD, Host, HostLost, write_cdb
 from tests.support.load import BLOCK_BYTES, SLOT_BLOCKS, Load
@@ -80,7 +80,7 @@ def restart_and_compare(legs: Legs, load: Load) -> int:
 
 def die_under_load(legs: Legs, load: Load, point: str, count: int) -> None:
     legs.annexd.choose(point, count)
-    collects = point in ("after CDB", "after R2T", "after data")
+    collects = point in ("after CDB", *R2TS, "after data")
     with Host(legs.annexd.port, asks_for_data=collects) as host, pytest.raises(HostLost):
         load.run(host, MOST_WRITES)
     assert legs.annexd.wait() == -signal.SIGKILL, "it has died, and by that"

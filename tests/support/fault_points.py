@@ -20,10 +20,11 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER, FILE = "ANNEX_FAULT_FOLDER", "fault"
+R2TS = tuple(f"after R2T {number}" for number in (1, 2, 3, 4))  # of one command
 # In the order in which a write comes to them.
 POINTS = (
     "after CDB",
-    "after R2T",
+    *R2TS,
     "after data",
     "before mark",
     "after mark written",
@@ -109,7 +110,7 @@ def install(fault: Fault) -> None:
     from scsi.iscsi.transfers import DataCollector
 
     _before(DataCollector, "start", _reaches(fault, "after CDB"))
-    _after(DataCollector, "_request", lambda *_: _when_sent(fault, "after R2T"))
+    _after(DataCollector, "_request", lambda _, transfer: _when_sent(fault, f"after R2T {transfer.r2t_sn}"))
     _before(Session, "deliver_write", _reaches(fault, "after data"))
     _install_at_marks(fault)
     _install_at_legs(fault)
