@@ -66,6 +66,13 @@ class Journal:
         for index in range(blocks):
             self._acknowledged[lba + index] = self._issued[lba + index]
 
+    def acknowledged_as(self, earlier: Journal) -> Journal:
+        """Give the journal of one who saw all that was issued, and of the acknowledgements those of `earlier`."""
+        then = Journal(self._block_bytes)
+        then._issued, then._zeroes, then._homes = self._issued, self._zeroes, self._homes
+        then._acknowledged = earlier._acknowledged
+        return then
+
     def written(self) -> list[int]:
         """List the blocks that were ever written."""
         return sorted(self._issued)
