@@ -290,19 +290,24 @@ def _mark_failed(why: str) -> VolumeError:
 class _SecondRead(Place):
     """A read that one leg failed, tried on the other one; what it gives is written back to the first (F10).
 
-    It has a place in the order: a write under way may be readable on one leg and not yet on the other (I4).
+    It has a place in the order: a write under way may be readable on one leg and not yet on the other (I4). It takes
+    whole bits of the marks, 4 KiB: a local device that can not read a page can not be written a part of it either.
     """
 
-    __slots__ = ("_bad", "_data", "_error", "_keeper", "_mirror", "_read")
+    __slots__ = ("_bad", "_data", "_data_lba", "_error", "_keeper", "_mirror", "_read")
 
     def __init__(self, mirror: Mirror, keeper: Keeper, read: CheckedRead, error: VolumeError) -> None:
-        super().__init__(read.lba, read.end - read.lba)
+        shift = mirror.dirty.bit_shift
+        first = read.lba >> shift << shift
+        end = min(-(-read.end >> shift) << shift, mirror.dirty.blocks)
+        super().__init__(first, end - first)
         self._mirror = mirror
         self._keeper = keeper
         self._read = read
         self._error = error
         self._bad = read.leg
         self._data: Buffer = b""
+        self._data_lba = first
 
     def go(self) -> None:
         mirror = self._mirror
@@ -312,11 +317,26 @@ class _SecondRead(Place):
             mirror.legs[1 - self._bad].read(self.lba, self.end - self.lba, self._was_read)
 
     def _was_read(self, result: Buffer | VolumeError) -> None:
+        read, mirror = self._read, self._mirror
+        if isinstance(result, VolumeError):
+            if (self.lba, self.end) == (read.lba, read.end):
+                self._end(self._error)
+            else:  # it may be beside what was asked for that nobody can read
+                self._data_lba = read.lba
+                mirror.legs[1 - self._bad].read(read.lba, read.end - read.lba, self._was_read_alone)
+            return
+        skipped = (read.lba - self.lba) * mirror.dirty.block_bytes
+        self._answer(result, memoryview(result)[skipped : skipped + (read.end - read.lba) * mirror.dirty.block_bytes])
+
+    def _was_read_alone(self, result: Buffer | VolumeError) -> None:
         if isinstance(result, VolumeError):
             self._end(self._error)
-            return
-        self._data = result
-        self._read.done(result)
+        else:
+            self._answer(result, result)
+
+    def _answer(self, data: Buffer, asked_for: Buffer) -> None:
+        self._data = data
+        self._read.done(asked_for)
         if self._error.fault is Fault.READ_ERROR:
             self._repair()
         else:
@@ -333,7 +353,7 @@ class _SecondRead(Place):
         if error is not None or not mirror.mirrored or mirror.lapsed:
             mirror.leave(self)
         else:
-            mirror.legs[self._bad].write(self.lba, self._data, False, self._repaired)
+            mirror.legs[self._bad].write(self._data_lba, self._data, False, self._repaired)
 
     def _repaired(self, error: VolumeError | None) -> None:
         self._mirror.leave(self)

@@ -163,11 +163,10 @@ def test_f09_when_both_disks_fail_the_host_is_told(disks: MappedPair, host: Host
     reply = host.command(write_cdb(FREE_LBA, 1, fua=True), data_out=stamped(FREE_LBA, 1, 9, BLOCK_BYTES))
     assert reply.status == CHECK_CONDITION
     assert host.command(SYNCHRONIZE_CACHE).status == CHECK_CONDITION
-    print(sense_of(reply), the_pair(host))
     mend_and_resync(disks, host, load)
 
 
-@pytest.mark.parametrize("blocks", [8, 16])
+@pytest.mark.parametrize("blocks", [1, 16])
 def test_f10_a_bad_block_of_the_leg_that_is_read_is_answered_by_the_other_and_repaired(
     disks: MappedPair, host: Host, load: Load, blocks: int
 ) -> None:

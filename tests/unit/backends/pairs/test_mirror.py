@@ -141,6 +141,27 @@ def test_a_read_error_is_served_by_the_other_leg_and_repaired() -> None:
     assert formed.pair.state is PairState.PAIR
 
 
+def test_a_repair_writes_whole_pages() -> None:
+    formed = Formed()
+    formed.world.written(formed.primary, 16, pattern(1))
+    formed.legs[0].fail("read", Fault.READ_ERROR, 19, 1, times=1)
+    assert formed.world.read(formed.primary, 19, 2) == pattern(1)[3 * BLOCK : 5 * BLOCK]
+    formed.world.scheduler.run_until_idle()
+    assert formed.legs[0].operations()[-1] == "write 16+8"
+    assert formed.legs[0].data == formed.legs[1].data
+
+
+def test_a_bad_block_beside_it_on_the_other_leg_fails_no_read() -> None:
+    formed = Formed()
+    formed.world.written(formed.primary, 16, pattern(1))
+    formed.legs[0].fail("read", Fault.READ_ERROR, 19, 1, times=1)
+    formed.legs[1].fail("read", Fault.READ_ERROR, 23, 1)
+    assert formed.world.read(formed.primary, 19, 1) == pattern(1)[3 * BLOCK : 4 * BLOCK]
+    formed.legs[0].fail("read", Fault.READ_ERROR, 19, 1)
+    formed.legs[1].fail("read", Fault.READ_ERROR, 19, 1)
+    assert isinstance(formed.world.read(formed.primary, 19, 1), VolumeError)
+
+
 def test_a_leg_that_can_not_be_repaired_is_lost() -> None:
     formed = Formed()
     formed.world.written(formed.primary, 16, pattern(1))
