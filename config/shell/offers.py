@@ -57,14 +57,12 @@ def _values(node: Node, command: str, given: list[str], partial: str) -> Iterato
     if equals:
         yield from (f"{key}={value}" for value in node.values(command, key, {}))
         return
-    places = [
-        parameter.name
-        for parameter in inspect.signature(node.get_command_method(command)).parameters.values()
-        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-    ]
+    parameters = inspect.signature(node.get_command_method(command)).parameters.values()
+    places = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+    every = [parameter.name for parameter in parameters if parameter.kind is parameter.VAR_POSITIONAL]
     count = sum("=" not in value and not value.startswith("--") for value in given)
-    if count < len(places):
-        yield from map(str, node.values(command, places[count], {}))
+    for place in (places[count:] or every)[:1]:
+        yield from (value for value in map(str, node.values(command, place, {})) if value not in given)
     used = {value.removeprefix("--").partition("=")[0] for value in given} | set(places[: count + 1])
     for key in text.parameters:
         if key not in used:

@@ -94,6 +94,8 @@ def api(tmp_path: Path) -> Iterator[FakeApi]:
     with FakeApi(tmp_path) as api:
         api.state["devices"] = [{"name": "disk0"}, {"name": "disk1"}]
         api.state["vdevs"] = [{"name": "data"}]
+        api.state["pairs"] = [{"number": number} for number in (1, 2, 3)]
+        api.state["groups"] = [{"name": "db", "pairs": [2]}]
         api.state["targets"] = [{"name": "iqn.2026-11.org.example:annex"}]
         yield api
 
@@ -107,6 +109,10 @@ def api(tmp_path: Path) -> Iterator[FakeApi]:
         ("/devices cr", {"create"}),
         ("/devices delete ", {"disk0", "disk1", "yes=", "--yes"}),
         ("/devices st", {"status"}),
+        ("/groups create g 1 ", {"3", "suspend="}),
+        ("/groups create g suspend=", {"together", "alone"}),
+        ("/groups/db add ", {"1", "3"}),
+        ("/groups/db remove ", {"2"}),
         ("sta", {"status"}),
         ("/pairs create data fence_level=", {"data", "status", "never"}),
         ("/pairs create data x --w", {"--wait"}),

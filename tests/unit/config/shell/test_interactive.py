@@ -101,6 +101,14 @@ def test_what_was_added_meanwhile_is_completed_as_well(person: Person, api: Fake
     person.sees("deleted /devices/new-one")
 
 
+def test_pairs_for_a_group_are_completed_one_after_the_other(person: Person, api: FakeApi) -> None:
+    api.state["pairs"] = [{"number": number} for number in (11, 12, 23)]
+    api.state["groups"] = [{"name": "db", "pairs": [12]}]
+    person.types("/groups create g 1\t2\tsuspend=alone\n")
+    person.sees("created /groups/g")
+    assert api.requests[-1][2] == {"name": "g", "pairs": [11, 23], "suspend": "alone"}
+
+
 def test_a_file_is_completed(person: Person, api: FakeApi, tmp_path: Path) -> None:
     (tmp_path / "image-file").touch()
     person.types(f"/devices create image {tmp_path}/ima\t\n")
