@@ -215,11 +215,20 @@ class WriteFaults:
         self._expire_waiting()  # first: a leg that is lost now leaves a tick to make the new state stable
         self._expire_away()
         self._expire_silent()
+        self._send_stalled_again()
         self._keeper.ticked()
         if mirror.order or mirror.held or mirror.opening or mirror.log.open or mirror.lapsed:
             self._scheduler.call_later(TICK_S, self._on_tick)
         else:
             mirror.set_ticking(False)
+
+    def _send_stalled_again(self) -> None:
+        """A leg may have refused a write and still have its path: no change of that sends the write again."""
+        lapsed = self._mirror.lapsed
+        again = [(write, leg) for write, leg in self._stalled if not lapsed & (1 << leg)]
+        self._stalled = [(write, leg) for write, leg in self._stalled if lapsed & (1 << leg)]
+        for write, leg in again:
+            write.send(leg)
 
     def _expire_away(self) -> None:
         """A host waits too long for a path: its leg is lost to the pair."""

@@ -267,6 +267,32 @@ def test_a_reservation_conflict_is_waited_out_like_a_lost_link() -> None:
     assert formed.pair.state is not PairState.PSUE
 
 
+def test_a_write_that_a_leg_with_its_path_was_not_ready_for_is_sent_again() -> None:
+    formed = Formed(STATUS)
+    formed.legs[1].fail("write", Fault.BECOMING_READY, times=2)
+    answers = formed.world.write(formed.primary, 64, pattern(1))
+    formed.world.scheduler.advance(4)
+    assert answers == [None]
+    assert formed.pair.state is PairState.PAIR
+    assert formed.legs[0].data == formed.legs[1].data
+
+
+def test_a_write_that_both_legs_fail_differently_blocks_nothing_afterwards() -> None:
+    formed = Formed(STATUS)
+    formed.legs[0].fail("write", Fault.WRITE_ERROR)
+    formed.legs[0].fail("flush", Fault.WRITE_ERROR)
+    formed.legs[1].fail("write", Fault.BECOMING_READY)
+    answers = formed.world.write(formed.primary, 64, pattern(1))
+    flushed: list[VolumeError | None] = []
+    formed.primary.logical_unit.volume.flush(flushed.append)
+    formed.world.scheduler.advance(16)
+    assert len(answers) == len(flushed) == 1
+    for leg in formed.legs:
+        leg.heal()
+    formed.world.scheduler.advance(4)
+    assert not formed.pair.mirror.order
+
+
 def test_a_local_leg_whose_path_fault_can_not_heal_is_lost_at_once() -> None:
     formed = Formed(STATUS)
     formed.legs[0].fail("write", Fault.BUSY, 16, 8)
