@@ -8,8 +8,8 @@ import pytest
 
 from tests.support.group_simulation import GroupSimulation
 
-SEEDS = 100
-BATCH = 25
+SEEDS = 40
+BATCH = 20
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 from tests.support.lives import run_lives
 from tests.support.pair_simulation import Simulation
 
-SEEDS = 1300
+SEEDS = 1400
 RANGE_SEEDS = 200
 COMPARE_SEEDS = 200
 THIN_SEEDS = 200
