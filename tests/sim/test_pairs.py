@@ -13,6 +13,7 @@ SEEDS = 1400
 RANGE_SEEDS = 200
 COMPARE_SEEDS = 200
 THIN_SEEDS = 200
+OVERTAKEN_SEEDS = 100
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +40,11 @@ def test_f28_no_life_with_compare_and_write_breaks_a_promise() -> None:
 @pytest.mark.slow
 def test_no_life_of_thin_legs_with_unmap_and_write_same_breaks_a_promise() -> None:
     assert run_lives(range(THIN_SEEDS), ranges=True, thin=True) == []
+
+
+@pytest.mark.slow
+def test_no_life_of_legs_whose_operations_overtake_each_other_breaks_a_promise() -> None:
+    assert run_lives(range(OVERTAKEN_SEEDS), overtaken=True) == []
 
 
 def test_a_seed_replays_the_same_life() -> None:

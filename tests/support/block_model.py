@@ -58,6 +58,7 @@ class BlockModel:
         # For power losses: everything since the last write known to be stable.
         self._since_stable: dict[int, list[Write]] = {}
         self._sames: dict[int, Write] = {}  # by version, those of any leg
+        self._issued: dict[int, float] = {}  # by what is shown
         self.foreign: set[int] = set()  # blocks that somebody else may have written, past annex
 
     def copy(self) -> BlockModel:
@@ -65,6 +66,7 @@ class BlockModel:
         other._initial = self._initial
         other._acknowledged = set(self._acknowledged)
         other._sames = self._sames
+        other._issued = self._issued
         other.foreign = set(self.foreign)
         other._possible = {at: None if some is None else list(some) for at, some in self._possible.items()}
         other._since_stable = {at: list(some) for at, some in self._since_stable.items()}
@@ -77,6 +79,7 @@ class BlockModel:
         return other
 
     def issue(self, write: Write) -> None:
+        self._issued[write.shown] = write.issued
         if write.kind is Kind.SAME:
             self._sames[write.version] = write
         for lba in range(write.lba, write.lba + write.blocks):
@@ -155,6 +158,8 @@ class BlockModel:
                 then = before[lba + at]
                 if then is None or any(w.shown == version for w in then):
                     continue  # it was the value when the read was issued
+                if self._issued.get(version, -1.0) >= issued:
+                    continue  # it was the value for a time while the read was under way
             if not seen:
                 allowed = [w.shown for w in possible]
                 return f"block {lba + at} has version {version}, allowed are {allowed}"

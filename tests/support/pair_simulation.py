@@ -129,11 +129,19 @@ class Simulation:
 
     With `ranges` some of its writes are WRITE SAME and UNMAP, of up to two extents. With `compares` the last blocks are
     written by COMPARE AND WRITE alone, one at a time to each of them, which go through a real logical unit. With `thin`
-    a leg or both are thin, and copies stand back for hosts.
+    a leg or both are thin, and copies stand back for hosts. With `overtaken` operations of the
+    legs overtake each other by seconds: what was sent before a flush may end after it.
     """
 
     def __init__(
-        self, seed: int, steps: int = 60, *, ranges: bool = False, compares: bool = False, thin: bool = False
+        self,
+        seed: int,
+        steps: int = 60,
+        *,
+        ranges: bool = False,
+        compares: bool = False,
+        thin: bool = False,
+        overtaken: bool = False,
     ) -> None:
         self.seed = seed
         self.ranges = random.Random(f"ranges of {seed}") if ranges else None  # seeds without them are as they were
@@ -147,6 +155,9 @@ class Simulation:
         if thin:
             for leg in random.Random(f"thin legs of {seed}").choice(((0,), (1,), (0, 1), (0, 1))):
                 self.world.legs[leg].deallocation = Deallocation(1)
+        if overtaken:
+            for leg, device in enumerate(self.world.legs):
+                device.overtaken = random.Random(f"overtaken on leg {leg} of {seed}")
         shared = BlockModel(BLOCKS, BLOCK_BYTES)
         self.contents = [shared, shared]  # of the legs; one object while the pair is mirrored
         self.foreign: set[int] = set()
