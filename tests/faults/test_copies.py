@@ -113,6 +113,7 @@ def test_a_copy_stands_back_while_a_host_is_busy_and_its_pace_can_be_changed_mea
     assert load.failed == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sides", [32], indirect=True)
 def test_a_copy_that_runs_is_shown_with_rate_and_time_left_by_both_tools(sides: Sides) -> None:
     sides.form(pace_mib_s=4)  # 8 s

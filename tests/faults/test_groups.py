@@ -109,6 +109,7 @@ def test_when_one_secondary_is_lost_under_load_no_copy_has_a_gap(grouped: ManyPa
     assert chains.failed == []
 
 
+@pytest.mark.long
 def test_a_group_whose_array_is_lost_is_taken_over_with_nothing_missing(tmp_path: Path) -> None:
     chains = Chains(PAIRS, CHAINS)
     with many_pairs(tmp_path, PAIRS, LEG_BYTES, kinds="EL") as running:

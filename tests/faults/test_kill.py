@@ -120,6 +120,7 @@ def test_f28_kill_under_unmap_and_write_same_loses_nothing_acknowledged_and_ends
     assert load.failed == []
 
 
+@pytest.mark.long
 def test_kill_during_the_initial_copy_ends_in_equal_legs(legs: Legs) -> None:
     load = Load(SLOTS, seed=3)
     with Host(legs.annexd.port) as host:
@@ -167,6 +168,7 @@ def test_an_array_that_dies_under_load_costs_no_acknowledged_write(legs: Legs, l
     assert local[written:] == legs.remote.read_bytes()[written:]
 
 
+@pytest.mark.long
 def test_an_array_that_comes_back_is_fenced_again_and_resynced_to_equal_legs(legs: Legs) -> None:
     load = Load(SLOTS, seed=6)
     with Host(legs.annexd.port) as host:

@@ -231,6 +231,7 @@ def with_id(config: dict[str, Any], identifier: str) -> dict[str, Any]:
     return config
 
 
+@pytest.mark.long
 def test_a_lu_that_was_never_seen_is_given_an_id_and_only_that_one_is_taken(
     tmp_path: Path, tgt: Tgt, config: dict[str, Any]
 ) -> None:

@@ -26,7 +26,7 @@ from tests.support.mapped_disk import MappedDisk
 from tests.support.mapped_pair import MappedPair
 from tests.support.pair_commands import array_out, create_pair, the_pair, wait_for_pair, wait_until
 
-pytestmark = [pytest.mark.linux, pytest.mark.interop, pytest.mark.slow]
+pytestmark = [pytest.mark.linux, pytest.mark.interop, pytest.mark.slow, pytest.mark.long]
 
 BLOCK_BYTES = 512
 GROUP_BLOCKS = 8  # a bit of the marks
@@ -89,7 +89,7 @@ def out_of_sync(host: Host) -> int:
     return the_pair(host).out_of_sync_blocks
 
 
-@pytest.mark.parametrize("level", [pytest.param(FenceLevel.NEVER, marks=pytest.mark.long), FenceLevel.STATUS])
+@pytest.mark.parametrize("level", [FenceLevel.NEVER, FenceLevel.STATUS])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_f09_a_local_disk_that_fails_is_lost_and_copied_to_again(
     disks: MappedPair, host: Host, load: Load, fault: str, level: FenceLevel
@@ -136,7 +136,7 @@ def test_f09_a_lost_local_disk_stays_lost_over_a_kill(
         mend_and_resync(disks, again, load)
 
 
-@pytest.mark.long  # the kernel's target is not ready for a write that fails; it is sent again for 13 s
+# The kernel's target is not ready for a write that fails; it is sent again for 13 s.
 @pytest.mark.parametrize("level", FenceLevel)
 def test_f09_an_array_whose_disk_fails_is_lost_within_15_seconds(
     disks: MappedPair, host: Host, load: Load, level: FenceLevel
@@ -155,7 +155,6 @@ def test_f09_an_array_whose_disk_fails_is_lost_within_15_seconds(
     mend_and_resync(disks, host, load)
 
 
-@pytest.mark.long
 def test_f09_when_both_disks_fail_the_host_is_told(disks: MappedPair, host: Host, load: Load) -> None:
     disks.form(host, FenceLevel.STATUS)
     disks.local.fail_writes()
