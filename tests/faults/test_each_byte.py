@@ -132,7 +132,9 @@ def end_at_each_byte(linked: Linked, host: Host, exchange: Exchange, step: int, 
             return
 
 
-@pytest.mark.parametrize("resets", [True, False], ids=["RST", "FIN"])
+@pytest.mark.parametrize(
+    "resets", [pytest.param(True, id="RST"), pytest.param(False, id="FIN", marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize(
     "step", [pytest.param(STEP or LONG_STEP, marks=pytest.mark.long, id="long"), pytest.param(SHORT_STEP, id="short")]
 )

@@ -21,6 +21,8 @@ from tests.support.tgt import Tgt
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
+SHORT = {"after CDB", R2TS[0], "after mark stable", "only leg 1", "after leg 0", "before status"}
+
 ARRAY_TARGET = "iqn.2026-11.org.example:array"
 LEG_BYTES = 16 << 20
 SLOTS = 256  # 8 MiB: two extents of the intent log
@@ -86,7 +88,9 @@ def die_under_load(legs: Legs, load: Load, point: str, count: int) -> None:
     assert legs.annexd.wait() == -signal.SIGKILL, "it has died, and by that"
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize(
+    "point", [pytest.param(point, marks=() if point in SHORT else pytest.mark.long) for point in POINTS]
+)
 def test_f01_kill_at_each_point_of_the_path_of_a_write(legs: Legs, point: str) -> None:
     load = Load(SLOTS, seed=POINTS.index(point))
     if of_marks := "mark" in point:  # a mark is written once for all writes to an extent

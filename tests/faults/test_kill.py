@@ -97,7 +97,9 @@ def test_kill_under_load_loses_nothing_acknowledged_and_resyncs_only_marked_regi
     assert load.failed == []
 
 
-@pytest.mark.parametrize("thin", ["0", "1"], ids=["plain array", "thin array"])
+@pytest.mark.parametrize(
+    "thin", [pytest.param("0", id="plain array", marks=pytest.mark.long), pytest.param("1", id="thin array")]
+)
 def test_f28_kill_under_unmap_and_write_same_loses_nothing_acknowledged_and_ends_in_equal_legs(
     legs: Legs, thin: str
 ) -> None:

@@ -51,7 +51,7 @@ def configuration(folder: Path, port: int, names: list[str]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_kill_while_the_configuration_changes(tmp_path: Path, seed: int) -> None:
     chosen = random.Random(seed)
     for name in "abcd":

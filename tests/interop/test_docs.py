@@ -25,7 +25,7 @@ RUN_WITH_ARRAY = {"tutorial.md", "annexhost.md"}
 MOVED = "tutorial.md"  # ends with the array's volume on the new disk
 VOLUME, VOLUME_BYTES = "volume.img", 64 << 20
 IN_A_MACHINE = "install.md"
-LONG = {"pairs.md": pytest.mark.long}  # what is lost there has to be given up first
+LONG = dict.fromkeys(("pairs.md", "troubleshooting.md"), pytest.mark.long)  # what is lost there is waited for
 RUN = [
     page
     for page in PAGES

@@ -29,7 +29,10 @@ def test_every_block_is_read_back_as_it_was_written(
 
 
 # The initiator has no reset of a whole host: sg_reset fails, and nothing is sent.
-@pytest.mark.parametrize(("what", "status"), [("device", 0), ("target", 0), ("host", 1)])
+@pytest.mark.parametrize(
+    ("what", "status"),
+    [("device", 0), pytest.param("target", 0, marks=pytest.mark.long), pytest.param("host", 1, marks=pytest.mark.long)],
+)
 def test_a_reset_under_load_costs_no_data(
     host: LinuxHost, logged_in: LoggedIn, kernel_log: KernelLog, what: str, status: int
 ) -> None:

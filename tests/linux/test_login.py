@@ -56,7 +56,12 @@ def test_data_is_right_with_and_without_digests(host: LinuxHost, initiator: Open
 
 
 @pytest.mark.parametrize(
-    "bursts", [(512, 1024), pytest.param((4096, 65536), marks=pytest.mark.long), (262144, 16776192)]
+    "bursts",
+    [
+        pytest.param((512, 1024), marks=pytest.mark.long),
+        pytest.param((4096, 65536), marks=pytest.mark.long),
+        (262144, 16776192),
+    ],
 )
 @pytest.mark.parametrize("immediate", ["Yes", "No"])
 @pytest.mark.parametrize("initial_r2t", ["Yes", "No"])

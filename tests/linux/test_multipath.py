@@ -81,9 +81,8 @@ def host(network: LinuxNetwork, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield host
 
 
-@pytest.mark.parametrize(
-    ("policy", "cuts"), [("multibus", [0]), pytest.param("failover", [0, 1], marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("policy", "cuts"), [("multibus", [0]), ("failover", [0, 1])])
 def test_no_error_reaches_the_map_while_a_path_is_cut(
     tmp_path: Path, network: LinuxNetwork, host: LinuxHost, kernel_log: KernelLog, policy: str, cuts: list[int]
 ) -> None:
