@@ -33,7 +33,7 @@ LEG_BYTES = 32 << 10  # a pair whose fence has lapsed compares its legs: these b
 LONE_LUN = 2
 FEWEST_BYTES = 1000  # of a session, either way
 STEP = int(os.environ.get("ANNEX_CUT_STEP", "0"))
-SHORT_STEP, LONG_STEP = 499, 53
+SHORT_STEP, LONG_STEP = 499, 149
 
 
 class ImpatientAnnexd(Annexd):

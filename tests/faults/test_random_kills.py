@@ -23,7 +23,7 @@ from tests.support.paired import SLOTS, Paired, TwoAnnexds, compare, paired, pai
 pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.long]
 
 KILLS = int(os.environ.get("ANNEX_KILLS", "0"))
-TIME_S = 40.0  # for each array, where ANNEX_KILLS does not say how many
+TIME_S = 25.0  # for each array, where ANNEX_KILLS does not say how many
 FEWEST = 10
 LIFE_S = 0.3
 MORE_WRITES_THAN_FIT = 1 << 20
