@@ -15,6 +15,9 @@ and brought up: LOGICAL UNIT RESET where something of an older session may still
 attentions consumed, size compared with the recorded one, cache and limits asked, the steps of `before_ready`, READY.
 Units come up side by side; one that is stuck keeps no other.
 
+A unit in doubt (the array says that its LUs changed) is asked at once, by itself, who it is: what hosts send to it
+waits for the answer.
+
 The path tries again by itself for ever; so does a unit that is not ready yet, and what is blocked is looked at again
 from time to time, so that whatever the admin repairs at the array needs no second step here.
 """
@@ -106,6 +109,7 @@ class ExternalArray:
         self._units: list[ExternalLogicalUnit] = []
         self._discovery: Dialogue | None = None
         self._setups: dict[ExternalLogicalUnit, Dialogue] = {}
+        self._doubts: dict[ExternalLogicalUnit, Dialogue] = {}
         self._unsettled: set[ExternalLogicalUnit] = set()
         self._settled_calls: list[Callable[[], None]] = []
         self._settled = False
@@ -241,6 +245,28 @@ class ExternalArray:
         log.info("%s: %s", unit.name, why, extra={"event": "external_lu_changed"})
         self._look_again(SETTLE_S)
 
+    def unit_doubted(self, unit: ExternalLogicalUnit) -> None:
+        """Ask it who it is; an answer to a question from before the doubt does not count."""
+        earlier = self._doubts.pop(unit, None)
+        if earlier is not None:
+            earlier.cancel()
+        question = Dialogue(self._doubt_script(unit), lambda: self._no_doubt(unit))
+        self._doubts[unit] = question
+        question.run()
+
+    def _no_doubt(self, unit: ExternalLogicalUnit) -> None:
+        self._doubts.pop(unit, None)
+
+    def _doubt_script(self, unit: ExternalLogicalUnit) -> Script:
+        identifier = yield from _identify(self._make_unit(unit.lun))
+        if identifier == unit.id:
+            unit.confirmed()
+            return
+        if unit in self._setups:
+            self._setups.pop(unit).cancel()
+        unit.set_pending("another LU may be at its LUN")
+        self._look_again(0.0)
+
     # --- Discovery ---
 
     def _add(self, unit: ExternalLogicalUnit) -> None:
@@ -280,9 +306,10 @@ class ExternalArray:
         if self._discovery is not None:
             self._discovery.cancel()
             self._discovery = None
-        for setup in self._setups.values():
-            setup.cancel()
-        self._setups.clear()
+        for dialogues in (self._setups, self._doubts):
+            for dialogue in dialogues.values():
+                dialogue.cancel()
+            dialogues.clear()
 
     def _discovery_script(self) -> Script:
         """Find out which LUs there are, and who they are; then bring up those that are not, and check the others."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from backends.external.operation import DataOperation
 from backends.external.path import Answer
 from scsi.volume import Allocation, AllocationDone, Buffer, VolumeError
 
@@ -27,7 +28,7 @@ def ask_allocation(unit: ExternalLogicalUnit, lba: int, blocks: int, done: Alloc
         runs = None if isinstance(reply, VolumeError) else decode_lba_status(reply.data_in, lba, blocks)
         done(runs or [Allocation(blocks, mapped=True)])
 
-    unit.command(encode_get_lba_status(lba), LBA_STATUS_BYTES, answered)
+    DataOperation(unit, encode_get_lba_status(lba), answered, b"", LBA_STATUS_BYTES).start()
 
 
 def encode_get_lba_status(lba: int) -> bytes:

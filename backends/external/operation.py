@@ -4,7 +4,7 @@ How an answer is taken:
 
     GOOD, nothing missing            done
     BUSY, TASK SET FULL              again after a pause that doubles, until the time is over
-    UNIT ATTENTION                   told to the unit, then again
+    UNIT ATTENTION                   told to the unit, then again; if another LU may be there now, when it is known
     ABORTED COMMAND, TASK ABORTED    again, a few times: the array says that it dropped the command
     RESERVATION CONFLICT             told to the unit, and an error
     the link died                    a read waits for the unit to come back, for a bounded time; of a write it is not
@@ -181,16 +181,27 @@ class Operation:
 
 
 class DataOperation(Operation):
-    """What reads or writes the medium: it goes out only while the unit is ready."""
+    """What reads or writes the medium: it goes out only while the unit is ready, and known to be the one it was."""
 
     __slots__ = ()
 
-    def resume(self) -> None:
-        """Go on after a pause, in which the unit may have gone."""
-        if self.unit.fault() is None:
-            self.again()
+    def start(self) -> None:
+        """Send it for the first time, at once or when it is known who is there."""
+        unit = self.unit
+        if unit.doubted:
+            self.deadline = unit.scheduler.now() + unit.command_timeout_s
+            unit.hold(self)
         else:
+            super().start()
+
+    def resume(self) -> None:
+        """Go on after a pause, in which the unit may have gone, or another may have come to its place."""
+        if self.unit.fault() is not None:
             self.not_sent("the array went away")
+        elif self.unit.doubted:
+            self.unit.hold(self)
+        else:
+            self.again()
 
 
 class ReadOperation(DataOperation):

@@ -5,7 +5,8 @@ its states; hosts' reads and writes come here and become SCSI commands, cut to t
 
 A unit outlives every connection. It has its identity, array + id, for good; where the LU is (its LUN) and the link may
 change under it. While it is not READY every operation fails at once; nothing is queued but the reads that were in
-flight when the link died.
+flight when the link died. When the array says that its LUs or their INQUIRY data are others than before, the unit is
+in doubt: what touches the medium is held until the LU at its LUN has said who it is (pairs.md F17).
 
 What goes out before READY (inquiries, LOGICAL UNIT RESET, RESERVE, the steps in `before_ready`) is sent by whoever
 brings the unit up; a write can not slip in between.
@@ -52,12 +53,8 @@ RELEASE_6 = bytes.fromhex("170000000000")
 
 POWER_ON_ASC = 0x29
 _RESERVATION_ASCQS = {0x03: "reservations preempted", 0x04: "reservations released", 0x05: "registrations preempted"}
-_CHANGES = {
-    (0x2A, 0x01): "mode parameters changed",
-    (0x2A, 0x09): "capacity changed",
-    (0x3F, 0x03): "inquiry data changed",
-}
-_CHANGES |= {(0x3F, 0x0E): "reported LUNs changed"}
+_CHANGES = {(0x2A, 0x01): "mode parameters changed", (0x2A, 0x09): "capacity changed"}
+_DOUBTS = {(0x3F, 0x03): "inquiry data changed", (0x3F, 0x0E): "reported LUNs changed"}
 
 
 class ExternalListener(Protocol):
@@ -81,6 +78,9 @@ class ArrayHooks(Protocol):
 
     def unit_changed(self, unit: ExternalLogicalUnit, why: str) -> None:
         """Learn that the LU or the array's set of LUs may be another than before: look again."""
+
+    def unit_doubted(self, unit: ExternalLogicalUnit) -> None:
+        """Ask the LU who it is, and call `unit.confirmed()` or take the unit out of service."""
 
 
 class ExternalLogicalUnit:
@@ -108,6 +108,7 @@ class ExternalLogicalUnit:
         reachable: the LU was found and checked on the present session, so that `reserve`, `release` and `reset` work,
             READY or not.
         reset_needed: something of an older session may still be queued at the array, or hold a reservation there.
+        doubted: another LU may have come to its LUN; nothing that touches the medium is sent.
         fences: who takes its fence for a claim.
         counters: what it has done; `commands` are those that are neither reads nor writes.
     """
@@ -141,6 +142,7 @@ class ExternalLogicalUnit:
         self.before_ready: list[Callable[[Done], None]] = []
         self.reachable = False
         self.reset_needed = False
+        self.doubted = False
         self.hooks: ArrayHooks | None = None
         self.fences: Fences | None = None
         self.counters = Counters()
@@ -154,6 +156,7 @@ class ExternalLogicalUnit:
         self._listeners: list[ExternalListener] = []
         self._parked: list[tuple[DataOperation, Fault]] = []
         self._park_timer: Timer | None = None
+        self._held: list[DataOperation] = []  # until the unit is in doubt no more
 
     @property
     def name(self) -> str:
@@ -344,6 +347,9 @@ class ExternalLogicalUnit:
             self._lapsed(_RESERVATION_ASCQS[ascq])
         elif (asc, ascq) in _CHANGES:
             self.changed(_CHANGES[asc, ascq])
+        elif (asc, ascq) in _DOUBTS:
+            self.changed(_DOUBTS[asc, ascq])
+            self._doubt()
 
     def conflicted(self) -> None:
         """Learn that a command got RESERVATION CONFLICT."""
@@ -359,6 +365,25 @@ class ExternalLogicalUnit:
         if self.state is DeviceState.READY:
             self.set_pending("LOGICAL UNIT NOT SUPPORTED")
         self.changed("LOGICAL UNIT NOT SUPPORTED")
+
+    def _doubt(self) -> None:
+        if self.hooks is not None:
+            self.doubted = True
+            self.hooks.unit_doubted(self)
+
+    def hold(self, operation: DataOperation) -> None:
+        """Keep an operation until the unit is in doubt no more, however that ends."""
+        self._held.append(operation)
+
+    def confirmed(self) -> None:
+        """Learn that the LU is the one that it was: what was held goes out."""
+        self.doubted = False
+        self._resume_held()
+
+    def _resume_held(self) -> None:
+        held, self._held = self._held, []
+        for operation in held:
+            operation.resume()
 
     def _lapsed(self, why: str) -> None:
         if self._fencing:
@@ -430,12 +455,15 @@ class ExternalLogicalUnit:
         self.state = state
         self._fault = VolumeError(fault, f"{self.name}: {reason}")
         self.reachable = reachable
-        if not reachable and self._fencing:
-            self._fencing = False
-            self.reset_needed = True
+        if not reachable:
+            self.doubted = False  # before it is reachable again it is asked who it is
+            if self._fencing:
+                self._fencing = False
+                self.reset_needed = True
         if was_ready:
             for listener in tuple(self._listeners):
                 listener.unit_lost(self)
+        self._resume_held()
 
 
 class ReserveOperation(Operation):

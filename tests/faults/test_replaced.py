@@ -86,10 +86,16 @@ def pair(tmp_path: Path) -> Iterator[Replaceable]:
     assert files["stranger"].read_bytes() == b"\xee" * LEG_BYTES
 
 
-def test_f17_another_lu_at_the_place_of_a_leg_is_never_written(pair: Replaceable) -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_f17_another_lu_at_the_place_of_a_leg_is_never_written(pair: Replaceable, at_once: bool) -> None:
     load = Load(SLOTS, seed=17)
     with Host(pair.annexd.port) as host:
-        load.run(host, 100, then=lambda: pair.map("stranger"))
+        if at_once:  # what is in flight when they change places can not be kept from the stranger: nothing is
+            load.run(host, 100)
+            pair.show("stranger")
+            load.run(host, 1)
+        else:
+            load.run(host, 100, then=lambda: pair.map("stranger"))
         deadline = time.monotonic() + LIMIT_S
         while the_pair(host).state != PairState.PSUE:
             assert time.monotonic() < deadline

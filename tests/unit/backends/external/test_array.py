@@ -129,6 +129,112 @@ def test_after_a_lu_has_gone_nothing_is_written_to_the_one_that_comes_to_its_lun
     assert state_of(unit) is DeviceState.READY
 
 
+def swap(rig: Rig, asc: int = 0x3F, ascq: int = 0x0E) -> FakeUnit:
+    """Put another LU at the LUN, with no moment without one; give the one that was there."""
+    lu = rig.array.units[1]
+    stranger = rig.array.units[1] = FakeUnit(1, naa=OTHER)
+    assert rig.path.nexus is not None
+    stranger.attentions[rig.path.nexus] = [(asc, ascq)]
+    return lu
+
+
+@pytest.mark.parametrize("attention", [(0x3F, 0x0E), (0x3F, 0x03)])
+def test_nothing_is_written_to_a_lu_that_takes_the_place_of_another_at_once(attention: tuple[int, int]) -> None:
+    rig = Rig()
+    unit = rig.unit
+    lu = swap(rig, *attention)
+    results = Results()
+    unit.write(0, b"\x01" * 512, False, results)
+    rig.array.run_queued()  # the unit attention
+    assert (results, unit.doubted, state_of(unit)) == ([], True, DeviceState.READY)
+    unit.write(1, b"\x02" * 512, False, results)  # before annex has looked
+    unit.unmap(2, 1, results)
+    unit.flush(results)
+    rig.clock.advance(0.0)
+    assert results.faults == [Fault.BECOMING_READY] * 4
+    rig.clock.advance(1.0)
+    assert rig.array.units[1].data == bytearray(len(lu.data))
+    assert state_of(unit) is DeviceState.BLOCKED
+    rig.array.units[1] = lu
+    rig.clock.advance(60.0)
+    assert state_of(unit) is DeviceState.READY
+
+
+def test_a_read_of_a_lu_whose_place_was_taken_waits_and_finds_the_one_that_moved() -> None:
+    rig = Rig()
+    unit = rig.unit
+    lu = swap(rig)
+    lu.data[:512] = b"\x07" * 512
+    lu.number, rig.array.units[2] = 2, lu
+    results = Results()
+    unit.read(0, 1, results)
+    rig.clock.advance(1.0)
+    assert results == [b"\x07" * 512]
+    assert unit.lun == lun_bytes(2)
+
+
+def test_what_waited_while_a_lu_was_in_doubt_goes_out_once_it_has_said_who_it_is() -> None:
+    rig = Rig()
+    unit = rig.unit
+    rig.array.attention(rig.lu, 0x3F, 0x0E)
+    results = Results()
+    unit.write(0, b"\x01" * 512, False, results)
+    rig.array.run_queued()
+    spy = rig.array.spy()
+    unit.write(1, b"\x02" * 512, False, results)
+    rig.clock.advance(0.0)
+    assert results == [None, None]
+    assert rig.lu.data[:1024] == b"\x01" * 512 + b"\x02" * 512
+    assert [cdb[0] for cdb in spy] == [0x12, 0x2A, 0x2A]
+
+
+def test_an_answer_to_a_question_from_before_the_doubt_does_not_count() -> None:
+    rig = Rig()
+    unit = rig.unit
+    rig.array.attention(rig.lu, 0x3F, 0x0E)
+    results = Results()
+    unit.write(0, b"\x01" * 512, False, results)
+
+    def swap_after_the_answer() -> None:
+        rig.array.before_answer.clear()
+        swap(rig)
+        unit.command(bytes(6), 0, lambda _: None)  # meets the second unit attention
+        rig.array.run_queued()
+
+    rig.array.before_answer[0x12] = swap_after_the_answer
+    rig.clock.advance(1.0)
+    assert results.faults == [Fault.BECOMING_READY]
+    assert not any(rig.array.units[1].data)
+
+
+def test_a_link_that_dies_while_a_lu_is_in_doubt_ends_the_doubt() -> None:
+    rig = Rig()
+    unit = rig.unit
+    rig.array.attention(rig.lu, 0x3F, 0x0E)
+    write, read = Results(), Results()
+    unit.write(0, b"\x01" * 512, False, write)
+    unit.read(0, 1, read)
+    rig.array.run_queued()
+    rig.path.cut()
+    assert write.faults == [Fault.BECOMING_READY]
+    rig.reconnect()
+    rig.clock.advance(1.0)
+    assert (unit.doubted, state_of(unit), read) == (False, DeviceState.READY, [bytes(512)])
+
+
+def test_a_lu_that_was_swapped_while_it_came_up_does_not_become_ready() -> None:
+    rig = Rig()
+    unit = rig.unit
+    rig.path.cut()
+    rig.array.before_answer[0x00] = lambda: rig.array.before_answer.clear() or swap(rig) and None
+    rig.reconnect()
+    results = Results()
+    unit.write(0, b"\x01" * 512, False, results)
+    rig.clock.advance(1.0)
+    assert not any(rig.array.units[1].data)
+    assert state_of(unit) is DeviceState.BLOCKED
+
+
 def test_a_lu_that_moved_is_found_again() -> None:
     rig = Rig(FakeUnit(5), connect=False)
     unit = rig.external.expect(lun_bytes(1), NAA, 2048, 512)
