@@ -20,7 +20,13 @@ from tests.support.linux_network import LinuxNetwork
 from tests.support.linux_target import TARGET, KernelDisk, LinuxTarget
 from tests.support.open_iscsi import OpenIscsi
 
-pytestmark = [pytest.mark.linux, pytest.mark.interop, pytest.mark.slow, pytest.mark.usefixtures("kernel_log")]
+pytestmark = [
+    pytest.mark.linux,
+    pytest.mark.interop,
+    pytest.mark.slow,
+    pytest.mark.long,
+    pytest.mark.usefixtures("kernel_log"),
+]
 
 MIB = 1 << 20
 DISK_BYTES = 16 * MIB

@@ -55,6 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # The first time the dependencies are fetched and built.
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 class TestInstalledInAFolder:
     def test_the_tree_is_complete_and_has_what_it_stands_on(self, folder: Path, tmp_path: Path) -> None:

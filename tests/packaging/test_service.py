@@ -31,7 +31,7 @@ from tests.support.systemd_machine import SystemdMachine
 from tests.support.tgt import Tgt
 
 # The first time the machine's root and the dependencies are made.
-pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(600)]
 
 MIB = 1 << 20
 DISK_BYTES = 32 * MIB

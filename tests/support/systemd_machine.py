@@ -51,7 +51,9 @@ def debian_root() -> Path:
             making = _ROOTS / "making"
             shutil.rmtree(making, ignore_errors=True)
             packages = ",".join(PACKAGES)
-            _run("debootstrap", "--variant=minbase", f"--include={packages}", SUITE, str(making), limit_s=600)
+            # What it mounts goes with its own mount namespace, also when it is killed half-way.
+            command = ("unshare", "--mount", "debootstrap", "--variant=minbase", f"--include={packages}", SUITE)
+            _run(*command, str(making), limit_s=600)
             shutil.rmtree(making / "var/cache/apt")
             making.rename(root)
     return root
