@@ -226,7 +226,12 @@ def test_a_lu_that_was_swapped_while_it_came_up_does_not_become_ready() -> None:
     rig = Rig()
     unit = rig.unit
     rig.path.cut()
-    rig.array.before_answer[0x00] = lambda: rig.array.before_answer.clear() or swap(rig) and None
+
+    def swap_once() -> None:
+        rig.array.before_answer.clear()
+        swap(rig)
+
+    rig.array.before_answer[0x00] = swap_once
     rig.reconnect()
     results = Results()
     unit.write(0, b"\x01" * 512, False, results)
