@@ -205,7 +205,12 @@ class LogicalUnit:
         """Carry out a command; it ends with `Task.complete`, possibly before this returns. Raises nothing."""
         self.counters.commands += 1
         nexus = task.session.nexus
-        if (self._careful and nexus not in self._admitted) or task.attribute > _SIMPLE or nexus.attentions:
+        attentions = nexus.attentions  # those of other units stay for as long as a host does not use these
+        if (
+            (self._careful and nexus not in self._admitted)
+            or task.attribute > _SIMPLE
+            or (attentions and self in attentions)
+        ):
             self._admission.execute(task)
             return
         cdb = task.cdb

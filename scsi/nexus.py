@@ -55,8 +55,8 @@ class Nexus:
         array_control: whether ARRAY OUT is there for this host.
         lun_map: raw LUN of 8 bytes → what is mapped there. Change it through `TargetPort.remap`, which raises the
             unit attentions that go with it.
-        attentions: pending unit attentions and deferred errors by logical unit; empty on the fast path. Kept by
-            `scsi.unit_attention`.
+        attentions: pending unit attentions and deferred errors by logical unit; none of the unit on the fast path. Kept
+            by `scsi.unit_attention`.
     """
 
     __slots__ = (

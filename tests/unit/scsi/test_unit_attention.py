@@ -35,6 +35,18 @@ def test_a_new_nexus_hears_of_power_on_once_on_each_unit(port: TargetPort, unit:
     assert host.nexus.attentions == {}
 
 
+def test_what_waits_on_a_unit_that_a_host_does_not_use_costs_its_other_commands_nothing(
+    port: TargetPort, unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = LogicalUnit(MemoryVolume(), c.NAA)
+    host = c.Host(port, {c.lun(0): MappedUnit(unit), c.lun(1): MappedUnit(other)}, greeted=False)
+    assert attentions(host) == ["06/29/00"]
+    monkeypatch.setattr(unit_attention, "take", lambda *_arguments, **_options: pytest.fail("the long way"))
+    assert host.send(c.read_10(0, 1)).outcome == "GOOD"
+    monkeypatch.undo()
+    assert attentions(host, c.lun(1)) == ["06/29/00"]
+
+
 def test_inquiry_and_report_luns_pass_a_unit_attention_by(port: TargetPort, unit: LogicalUnit) -> None:
     host = c.Host(port, unit, greeted=False)
     assert host.send(c.inquiry()).outcome == "GOOD"
