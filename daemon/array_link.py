@@ -4,7 +4,7 @@ How this works. A link connects, logs in, and stays; whenever that ends it conne
 each failure (`daemon.login_pauses`). Every connection has a
 connection object of its own; what the older ones still had to say is gone with their sockets.
 
-What is submitted outside of a receive is sent once per iteration of the event loop.
+What is submitted outside of a receive is sent at the end of the event loop's iteration, or when much of it waits.
 
 Works alike on uvloop and on asyncio's own loops.
 """
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
 
-from backends.external.path import Answer, PathListener
+from backends.external.path import Answer, PathListener, Submit
 from config.model import join_portal
 from daemon.deadline import Deadline
 from daemon.login_pauses import LoginPauses
@@ -45,6 +45,7 @@ class ArrayLink:
     Attributes:
         name: the array's, for the log.
         reason: why there is no session, "" while there is one.
+        submit: sends one SCSI command: the session's own while there is one, with nothing in between.
         logins: how many have worked.
         failures: how many connections and logins have not, or ended.
     """
@@ -60,6 +61,7 @@ class ArrayLink:
         """
         self.name = name
         self.reason = "not connected yet"
+        self.submit: Submit = self._not_sent
         self.logins = 0
         self.failures = 0
         self._host = host
@@ -101,7 +103,7 @@ class ArrayLink:
         self._listener = listener
         self._connect()
 
-    def submit(
+    def _not_sent(
         self,
         lun: bytes,
         cdb: bytes,
@@ -111,15 +113,11 @@ class ArrayLink:
         timeout_s: float,
         place: memoryview | None = None,
     ) -> None:
-        """Send one SCSI command."""
-        connection = self._connection
-        if connection is None:
-            task = Task(lun, cdb, data_out, data_in_bytes, done, 0.0, place)
-            task.undelivered = Undelivered.NOT_SENT
-            task.detail = self.reason
-            done(task)
-        else:
-            connection.submit(lun, cdb, data_out, data_in_bytes, done, timeout_s, place)
+        del timeout_s
+        task = Task(lun, cdb, data_out, data_in_bytes, done, 0.0, place)
+        task.undelivered = Undelivered.NOT_SENT
+        task.detail = self.reason
+        done(task)
 
     def reset_unit(self, lun: bytes, done: Callable[[bool], None]) -> None:
         """Send LOGICAL UNIT RESET."""
@@ -207,6 +205,7 @@ class ArrayLink:
         """Take a session that has logged in."""
         self._protocol = protocol
         self._connection = protocol.connection
+        self.submit = protocol.connection.submit
         self.reason = ""
         self.logins += 1
         self._up_since = asyncio.get_running_loop().time()
@@ -222,6 +221,7 @@ class ArrayLink:
         if self._connection is not None:
             self._pauses.session_ended(asyncio.get_running_loop().time() - self._up_since)
         self._connection = None
+        self.submit = self._not_sent
         self._moved_to = parse_target_address(over.moved_to)
         moved = self._moved_to is not None and self._hops < MOST_HOPS
         if not self._closed and (moved or self._other_algorithms(over.chap_algorithm)):
@@ -342,7 +342,11 @@ class LinkProtocol(asyncio.BufferedProtocol):
     # --- Inside ---
 
     def _wake(self) -> None:
-        if not self._receiving and not self._flush_due:
+        if self._receiving:
+            return
+        if self._flush_due:
+            self._flush()  # much waits: the array may begin while more is coming
+        else:
             self._flush_due = True
             self._loop.call_soon(self._flush)
 

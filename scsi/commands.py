@@ -15,7 +15,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from scsi.errors import InvalidFieldInCdb, InvalidOperationCode
 from scsi.nexus import Nexus
@@ -24,20 +24,20 @@ from scsi.tasks import Task
 if TYPE_CHECKING:
     from scsi.logical_unit import LogicalUnit
 
-CDB_BYTES = 16
-SERVICE_ACTION_MASK = 0x1F
+CDB_BYTES: Final = 16
+SERVICE_ACTION_MASK: Final = 0x1F
 
 # CDB length by the group code, bits 7-5 of the opcode. 3 (7Fh) has its length in the CDB, 6 and 7 are vendor specific.
-CDB_LENGTHS = {0: 6, 1: 10, 2: 10, 4: 16, 5: 12}
+CDB_LENGTHS: Final = {0: 6, 1: 10, 2: 10, 4: 16, 5: 12}
 
 # The opcode of CDBs of variable length: CONTROL is byte 1, byte 7 tells how many bytes follow it, and the service
 # action has 16 bits.
-VARIABLE_LENGTH = 0x7F
-_ADDITIONAL_LENGTH_OFFSET = 7
+VARIABLE_LENGTH: Final = 0x7F
+_ADDITIONAL_LENGTH_OFFSET: Final = 7
 
 # CONTROL: bits 7-6 are the vendor's (annex gives them no meaning), bits 1-0 obsolete (LINK and FLAG).
-CONTROL_IGNORED = 0xC3
-NACA = 0x04
+CONTROL_IGNORED: Final = 0xC3
+NACA: Final = 0x04
 
 Decode = Callable[[bytes], tuple[Any, ...]]
 Run = Callable[["LogicalUnit", Task, tuple[Any, ...]], None]

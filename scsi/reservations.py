@@ -9,7 +9,7 @@ Spec: SPC-2 "Reservations", "RESERVE(10) command", "RELEASE(10) command".
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from scsi.commands import Allow, Command, Direction, decode_nothing
 from scsi.errors import ReservationConflict
@@ -101,7 +101,7 @@ def handle_release(unit: LogicalUnit, task: Task, _fields: tuple[()]) -> None:
 
 # Third-party reservations (3RDPTY, LONGID) and extents are obsolete since SPC-3 and refused as reserved bits; the
 # reservation identification, the third party's id and the parameter list length mean nothing without them.
-ROWS: tuple[Command, ...] = (
+ROWS: Final[tuple[Command, ...]] = (
     Command(
         "RESERVE (6)",
         usage="16 00 00 00 00 04",

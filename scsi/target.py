@@ -6,6 +6,7 @@ Spec: SAM-6 "SCSI target device", "Incorrect logical unit numbers"; RFC 7143 4.4
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from scsi import inquiry, report, unit_attention
 from scsi.access_states import TargetPortGroup, TargetPortGroups
@@ -17,8 +18,8 @@ from scsi.status import Status
 from scsi.task_management import TARGET_RESETS, UNIT_FUNCTIONS, Response, TaskRequest
 from scsi.tasks import Task
 
-_ADDRESS_METHOD = 0xC0
-_FLAT_SPACE = 0x40
+_ADDRESS_METHOD: Final = 0xC0
+_FLAT_SPACE: Final = 0x40
 
 _INQUIRY, _REPORT_LUNS, _REQUEST_SENSE = 0x12, 0xA0, 0x03
 
@@ -177,6 +178,6 @@ def _answer_without_unit(task: Task) -> bytes:
     return encode_sense(LogicalUnitNotSupported(), descriptor=descriptor)[:allocation_length]
 
 
-_WITHOUT_UNIT = {
+_WITHOUT_UNIT: Final = {
     row.opcode: row for row in (*inquiry.ROWS, *report.ROWS) if row.opcode in {_INQUIRY, _REPORT_LUNS, _REQUEST_SENSE}
 }

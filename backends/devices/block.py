@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from typing import Final
 
 from backends.devices.device_file import OpenDevice, failure, read_fully
 from backends.devices.range_writes import RangeWrite, find_allocation
@@ -43,7 +44,7 @@ from scsi.volume import (
 # 12 and 15 µs. So memory is read with pread, and preadv only where RWF_NOWAIT is needed.
 
 # A larger copy out of the cache would keep the event loop for more than about 0.1 ms.
-MOST_INLINE_BYTES = 1 << 20
+MOST_INLINE_BYTES: Final = 1 << 20
 
 _log = logging.getLogger(__name__)
 

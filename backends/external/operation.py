@@ -15,7 +15,7 @@ How an answer is taken:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from backends.external.path import Answer
 from backends.external.sense import Sense, decode_sense
@@ -28,20 +28,21 @@ if TYPE_CHECKING:
 
     from backends.external.unit import ExternalLogicalUnit
 
-MAX_ATTEMPTS = 16  # of what the array refuses for reasons that pass: unit attentions, aborted commands
-FIRST_PAUSE_S = 0.01
-LONGEST_PAUSE_S = 1.0
-SHORTEST_TIMEOUT_S = 1.0
-_GOOD = Status.GOOD.value
-NO_SENSE = (0, 0, 0)
-_NO_DATA = b""
+MAX_ATTEMPTS: Final = 16  # of what the array refuses for reasons that pass: unit attentions, aborted commands
+FIRST_PAUSE_S: Final = 0.01
+LONGEST_PAUSE_S: Final = 1.0
+SHORTEST_TIMEOUT_S: Final = 1.0
+_GOOD: Final = Status.GOOD.value
+NO_SENSE: Final = (0, 0, 0)
+_NO_DATA: Final = b""
+_SAMPLED: Final = 15  # one command in 16 is measured
 
 
 class Operation:
     """A command that does not touch the medium; `done` gets the answer with its data, or the error."""
 
     __slots__ = ("_done", "attempts", "cdb", "data_in_bytes", "data_out", "deadline", "parked", "place", "unit")
-    read_fault = Fault.HARDWARE  # what a medium error is for this kind of command
+    read_fault: ClassVar = Fault.HARDWARE  # what a medium error is for this kind of command
 
     def __init__(
         self,
@@ -208,7 +209,7 @@ class ReadOperation(DataOperation):
     """A READ; `done` is a `ReadDone`."""
 
     __slots__ = ()
-    read_fault = Fault.READ_ERROR
+    read_fault: ClassVar = Fault.READ_ERROR
     _done: ReadDone
 
     def succeeded(self, answer: Answer) -> None:
@@ -218,7 +219,8 @@ class ReadOperation(DataOperation):
         counters = unit.counters
         counters.reads += 1
         counters.read_blocks += len(data) // unit.block_bytes
-        counters.read_latencies.add(self.took_s(), 1)
+        if counters.reads & _SAMPLED == 1:
+            counters.read_latencies.add(self.took_s(), counters.read_latencies.stand_for(counters.reads))
         if len(data) == self.data_in_bytes:
             self._done(data)
         else:
@@ -237,16 +239,20 @@ class WriteOperation(DataOperation):
     """A WRITE; `done` is a `Done`."""
 
     __slots__ = ()
-    read_fault = Fault.WRITE_ERROR
+    read_fault: ClassVar = Fault.WRITE_ERROR
     _done: Done
+
+    def blocks(self) -> int:
+        """Give how many blocks it writes."""
+        return len(self.data_out) // self.unit.block_bytes
 
     def succeeded(self, answer: Answer) -> None:
         """End, provided that all data was taken."""
-        unit = self.unit
-        counters = unit.counters
+        counters = self.unit.counters
         counters.writes += 1
-        counters.written_blocks += len(self.data_out) // unit.block_bytes
-        counters.write_latencies.add(self.took_s(), 1)
+        counters.written_blocks += self.blocks()
+        if counters.writes & _SAMPLED == 1:
+            counters.write_latencies.add(self.took_s(), counters.write_latencies.stand_for(counters.writes))
         if answer.residual:
             self.fail(Fault.WRITE_ERROR, f"{answer.residual} bytes were not taken")
         else:
@@ -265,7 +271,7 @@ class FlushOperation(DataOperation):
     """
 
     __slots__ = ()
-    read_fault = Fault.WRITE_ERROR
+    read_fault: ClassVar = Fault.WRITE_ERROR
     _done: Done
 
     def succeeded(self, answer: Answer) -> None:

@@ -52,17 +52,11 @@ class PathListener(Protocol):
         """
 
 
-class ArrayPath(Protocol):
-    """One session with one external array, made again whenever it ends.
-
-    `submit` and `reset_unit` never raise and answer once, possibly before they return.
-    """
-
-    def start(self, listener: PathListener) -> None:
-        """Begin to connect, and go on until `close`."""
+class Submit(Protocol):
+    """Sends one SCSI command, at once or as soon as the array's command window is open."""
 
     # One argument per property of a SCSI command: this is the fast path, and an object for them would be made twice.
-    def submit(
+    def __call__(
         self,
         lun: bytes,
         cdb: bytes,
@@ -72,7 +66,7 @@ class ArrayPath(Protocol):
         timeout_s: float,
         place: memoryview | None = None,
     ) -> None:
-        """Send one SCSI command, at once or as soon as the array's command window is open.
+        """Send it.
 
         Args:
             lun: 8 raw bytes.
@@ -83,6 +77,20 @@ class ArrayPath(Protocol):
             timeout_s: after this the command is aborted; when the abort has no answer either, the session is ended.
             place: where to put what is read, `data_in_bytes` long; None: memory of its own.
         """
+
+
+class ArrayPath(Protocol):
+    """One session with one external array, made again whenever it ends.
+
+    `submit` and `reset_unit` never raise and answer once, possibly before they return.
+    """
+
+    def start(self, listener: PathListener) -> None:
+        """Begin to connect, and go on until `close`."""
+
+    @property
+    def submit(self) -> Submit:
+        """What sends a command."""
 
     def reset_unit(self, lun: bytes, done: Callable[[bool], None]) -> None:
         """Send LOGICAL UNIT RESET; `done(True)` when the array says that it is complete."""

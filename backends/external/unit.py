@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from backends.devices.state import DeviceState
 from backends.external.claim import FenceClaim, Fences
@@ -36,25 +36,32 @@ from scsi.counters import Counters
 from scsi.steps import Steps
 from scsi.volume import Allocation, AllocationDone, Buffer, ClaimDone, Deallocation, Done, Fault, ReadDone, VolumeError
 
-COMMAND_TIMEOUT_S = 10.0
-PARK_S = 10.0  # how long a read waits for a lost link
-MAX_COMMAND_BYTES = 4 << 20  # of one command to the array, whatever it would take
-_TEN_BYTE_BLOCKS = 1 << 32  # what READ (10) can reach
-_TEN_BYTE_LENGTH = 0xFFFF
+COMMAND_TIMEOUT_S: Final = 10.0
+PARK_S: Final = 10.0  # how long a read waits for a lost link
+MAX_COMMAND_BYTES: Final = 4 << 20  # of one command to the array, whatever it would take
+_TEN_BYTE_BLOCKS: Final = 1 << 32  # what READ (10) can reach
+_TEN_BYTE_LENGTH: Final = 0xFFFF
 
-_READ_10, _READ_16 = 0x28, 0x88
-_WRITE_10, _WRITE_16 = 0x2A, 0x8A
-_SYNCHRONIZE_10, _SYNCHRONIZE_16 = 0x35, 0x91
-_FUA = 0x08
-_CDB_10 = struct.Struct(">BBIBHB")
-_CDB_16 = struct.Struct(">BBQIBB")
-_RESERVE_6 = bytes.fromhex("160000000000")
-RELEASE_6 = bytes.fromhex("170000000000")
+_READ_10: Final = 0x28
+_READ_16: Final = 0x88
+_WRITE_10: Final = 0x2A
+_WRITE_16: Final = 0x8A
+_SYNCHRONIZE_10: Final = 0x35
+_SYNCHRONIZE_16: Final = 0x91
+_FUA: Final = 0x08
+_pack_10: Final = struct.Struct(">BBIBHB").pack
+_pack_16: Final = struct.Struct(">BBQIBB").pack
+_RESERVE_6: Final = bytes.fromhex("160000000000")
+RELEASE_6: Final = bytes.fromhex("170000000000")
 
-POWER_ON_ASC = 0x29
-_RESERVATION_ASCQS = {0x03: "reservations preempted", 0x04: "reservations released", 0x05: "registrations preempted"}
-_CHANGES = {(0x2A, 0x01): "mode parameters changed", (0x2A, 0x09): "capacity changed"}
-_DOUBTS = {(0x3F, 0x03): "inquiry data changed", (0x3F, 0x0E): "reported LUNs changed"}
+POWER_ON_ASC: Final = 0x29
+_RESERVATION_ASCQS: Final = {
+    0x03: "reservations preempted",
+    0x04: "reservations released",
+    0x05: "registrations preempted",
+}
+_CHANGES: Final = {(0x2A, 0x01): "mode parameters changed", (0x2A, 0x09): "capacity changed"}
+_DOUBTS: Final = {(0x3F, 0x03): "inquiry data changed", (0x3F, 0x0E): "reported LUNs changed"}
 
 
 class ExternalListener(Protocol):
@@ -277,8 +284,8 @@ class ExternalLogicalUnit:
     def _cdb(self, ten: int, sixteen: int, flags: int, lba: int, blocks: int) -> bytes:
         # The 10 byte commands wherever they reach: the oldest arrays know no others.
         if self.blocks <= _TEN_BYTE_BLOCKS:
-            return _CDB_10.pack(ten, flags, lba, 0, blocks, 0)
-        return _CDB_16.pack(sixteen, flags, lba, blocks, 0, 0)
+            return _pack_10(ten, flags, lba, 0, blocks, 0)
+        return _pack_16(sixteen, flags, lba, blocks, 0, 0)
 
     # --- Reservation and reset: these work while `reachable`, READY or not ---
 

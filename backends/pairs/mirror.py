@@ -18,14 +18,14 @@ fence of a leg is not verified) no write is begun; held writes go on in the orde
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from backends.pairs.dirty_map import DirtyMap
 from backends.pairs.intent_log import IntentLog
 from backends.pairs.range_order import Place, RangeOrder
 from scsi.volume import Buffer, Done, Fault, ReadDone, Volume, VolumeError
 
-BOTH = 0b11
+BOTH: Final = 0b11
 
 
 class Faults(Protocol):
@@ -203,6 +203,7 @@ class Mirror:
         unflushed: extents of which that can not be said though they are no longer mirrored.
         held: operations that wait.
         opening: writes that wait for their extents.
+        fast_leg: leg of the LU whose writes are begun without another look at the state of the pair; -1 for neither.
     """
 
     def __init__(self, legs: Sequence[Volume], dirty: DirtyMap, log: IntentLog, order: RangeOrder) -> None:
@@ -225,7 +226,7 @@ class Mirror:
         self.dissolved = False
         self._holds: set[str] = set()
         self._drains: list[Callable[[], None]] = []
-        self._fast_leg = -1
+        self.fast_leg = -1
         self._careful = False
         self._reads_in_order = False
         self._leg_0, self._leg_1 = self.legs
@@ -238,7 +239,7 @@ class Mirror:
     def write(self, leg: int, lba: int, data: Buffer, fua: bool, done: Done) -> None:
         """Write through the LU of `leg`."""
         write = MirroredWrite(self, leg, lba, len(data) >> self._block_shift, data, fua, done)
-        if leg == self._fast_leg:
+        if leg == self.fast_leg:
             extent = lba >> self._extent_shift
             if extent in self._open and (write.end - 1) >> self._extent_shift == extent:
                 self._open[extent] = self.log.stamp
@@ -432,7 +433,7 @@ class Mirror:
 
     def _changed(self) -> None:
         fast = self.mirrored and not self._holds and not self.lapsed and self.ticking
-        self._fast_leg = self.primary if fast else -1
+        self.fast_leg = self.primary if fast else -1
         self._careful = bool(self.lapsed or self._drains)
 
 

@@ -48,6 +48,8 @@ class PairedVolume:
 
     @property
     def read_only(self) -> bool:
+        if self._leg == self._mirror.fast_leg:
+            return False
         refusal = self._keeper.refusal(self._leg)
         return refusal is not None and refusal.fault is Fault.WRITE_PROTECTED
 

@@ -5,7 +5,7 @@ Spec: RFC 7143 11.4 "SCSI Response", 11.4.5 "Residual Count", 11.7 "SCSI Data-Ou
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from scsi.iscsi.pdu import (
     DATA_IN,
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 Buffer = bytes | bytearray | memoryview
 
-GOOD = 0x00
-CHECK_CONDITION = 0x02
-CONDITION_MET = 0x04
+GOOD: Final = 0x00
+CHECK_CONDITION: Final = 0x02
+CONDITION_MET: Final = 0x04
 
 
 def send_answer(

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from scsi.iscsi.digest import DIGEST_BYTES, digest_matches, encode_digest
 from scsi.iscsi.errors import ConnectionFault
@@ -27,10 +27,10 @@ from scsi.iscsi.pdu import BHS_BYTES, DATA_LENGTH_MASK, MAX_AHS_BYTES, Header
 Buffer = bytes | bytearray | memoryview
 
 # Below this the copy out of the shared buffer is cheaper than a system call for the rest of one data segment.
-DIRECT_BYTES = 8192
-PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")  # by length modulo 4
+DIRECT_BYTES: Final = 8192
+PADDING: Final = (b"", b"\0\0\0", b"\0\0", b"\0")  # by length modulo 4
 
-_NOTHING = memoryview(b"")
+_NOTHING: Final = memoryview(b"")
 
 
 class PduSink(Protocol):

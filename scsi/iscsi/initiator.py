@@ -73,7 +73,7 @@ class InitiatorConnection:
             options: what to log in to, and as whom.
             clock: monotonic seconds.
             random_bytes: for CHAP challenges.
-            wake: called when there is something to send; see `PduWriter`.
+            wake: called when there is something to send, see `PduWriter`; and again when much waits.
         """
         self.closing = False
         self.parameters = Parameters()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from scsi.iscsi.errors import ConnectionFault
 from scsi.iscsi.framing import PduWriter
@@ -71,10 +71,11 @@ from scsi.iscsi.task_pdus import TaskManagementRequest, encode_task_management_r
 
 Buffer = bytes | bytearray | memoryview
 
-MAX_PINGS_PER_WAKE_UP = 64  # that a target may send before what it caused has been sent
-NEVER = float("inf")
-_MASK = 0xFFFFFFFF
-_HALF = 0x80000000
+MAX_PINGS_PER_WAKE_UP: Final = 64  # that a target may send before what it caused has been sent
+EARLY_SEND_PIECES: Final = 16  # headers and data that wait: 8 writes, with which the target can begin
+NEVER: Final = float("inf")
+_MASK: Final = 0xFFFFFFFF
+_HALF: Final = 0x80000000
 
 
 class SessionOwner(Protocol):
@@ -320,6 +321,8 @@ class InitiatorSession:
         self._writer.send(header, immediate)
         if task.sent_bytes < len(task.data_out) and not self._parameters.initial_r2t:
             send_unsolicited(task, self._parameters, self._writer, self.exp_stat_sn)
+        if len(self._writer.out) >= EARLY_SEND_PIECES:
+            self._writer.wake()
 
     def _window_moved(self, exp_cmd_sn: int, max_cmd_sn: int) -> None:
         """Take a new command window. Spec: RFC 7143 4.2.2.1 "Command Numbering and Acknowledging"."""

@@ -9,6 +9,7 @@ Spec: RFC 7143 11.3, 11.4, 11.7, 11.8; 4.2.5.2 for the sequences of data.
 from __future__ import annotations
 
 import struct
+from typing import Final
 
 from scsi.iscsi.framing import PduWriter
 from scsi.iscsi.initiator_task import Task, Undelivered
@@ -33,13 +34,13 @@ from scsi.iscsi.task_pdus import decode_sense_segment
 
 Buffer = bytes | bytearray | memoryview
 
-_READ = FINAL | COMMAND_READ | ATTRIBUTE_SIMPLE
-_WRITE = FINAL | COMMAND_WRITE | ATTRIBUTE_SIMPLE
-_NEITHER = FINAL | ATTRIBUTE_SIMPLE
-_RESIDUAL = RESPONSE_OVERFLOW | RESPONSE_UNDERFLOW
-_GOOD = 0
-_DATA_OUT = struct.Struct(">BBHI8sIIIIIIII")
-_pack = REQUEST.pack
+_READ: Final = FINAL | COMMAND_READ | ATTRIBUTE_SIMPLE
+_WRITE: Final = FINAL | COMMAND_WRITE | ATTRIBUTE_SIMPLE
+_NEITHER: Final = FINAL | ATTRIBUTE_SIMPLE
+_RESIDUAL: Final = RESPONSE_OVERFLOW | RESPONSE_UNDERFLOW
+_GOOD: Final = 0
+_DATA_OUT: Final = struct.Struct(">BBHI8sIIIIIIII")
+_pack: Final = REQUEST.pack
 
 
 # --- out ---

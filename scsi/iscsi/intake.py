@@ -5,7 +5,7 @@ Spec: RFC 7143 11.3 "SCSI Command", 13.10 to 13.14 on what data may come unasked
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from scsi.iscsi.errors import Rejected, RejectReason
 from scsi.iscsi.pdu import COMMAND_READ, COMMAND_WRITE, FINAL, Header
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from scsi.iscsi.events import ScsiCommand
     from scsi.iscsi.session import Session
 
-_READ_WRITE = COMMAND_READ | COMMAND_WRITE
+_READ_WRITE: Final = COMMAND_READ | COMMAND_WRITE
 
 
 def examine_command(

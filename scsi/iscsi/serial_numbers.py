@@ -5,8 +5,10 @@ Spec: RFC 1982 "Serial Number Arithmetic" with SERIAL_BITS = 32, as RFC 7143 4.2
 
 from __future__ import annotations
 
-MASK = 0xFFFFFFFF
-_HALF = 0x80000000
+from typing import Final
+
+MASK: Final = 0xFFFFFFFF
+_HALF: Final = 0x80000000
 
 
 def serial_less(first: int, second: int) -> bool:

@@ -19,7 +19,7 @@ Spec: RFC 7143 4.2.2 "Ordering and iSCSI Numbering", 11.3 "SCSI Command", 11.4 "
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from scsi.iscsi.answers import CHECK_CONDITION, CONDITION_MET, GOOD, send_answer
 from scsi.iscsi.early_requests import EarlyRequests
@@ -68,9 +68,9 @@ if TYPE_CHECKING:
 
 Buffer = bytes | bytearray | memoryview
 
-_READ_WRITE = COMMAND_READ | COMMAND_WRITE
-_NUMBERED = frozenset({SCSI_COMMAND}) | {opcode for opcode, request in REQUESTS.items() if request.numbered}
-_pack_response = RESPONSE.pack
+_READ_WRITE: Final = COMMAND_READ | COMMAND_WRITE
+_NUMBERED: Final = frozenset({SCSI_COMMAND}) | {opcode for opcode, request in REQUESTS.items() if request.numbered}
+_pack_response: Final = RESPONSE.pack
 
 
 class Session:

@@ -6,7 +6,7 @@ Spec: RFC 7143 11.3 to 11.8.
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from scsi.iscsi.errors import ConnectionFault
 from scsi.iscsi.pdu import (
@@ -28,9 +28,9 @@ from scsi.iscsi.pdu import (
     Header,
 )
 
-_TWO_WORDS = struct.Struct(">II8x")
-_DATA_OUT_TAIL = struct.Struct(">4xII4x")
-_SHORT = struct.Struct(">H")
+_TWO_WORDS: Final = struct.Struct(">II8x")
+_DATA_OUT_TAIL: Final = struct.Struct(">4xII4x")
+_SHORT: Final = struct.Struct(">H")
 
 # --- SCSI Command (11.3), additional header segments (11.2.2) ---
 
@@ -99,7 +99,7 @@ def decode_additional_header(ahs: bytes) -> AdditionalHeader:
 
 # --- SCSI Response (11.4) ---
 
-_SCSI_RESPONSE = struct.Struct(">BBBBI8xIIIIIIII")
+_SCSI_RESPONSE: Final = struct.Struct(">BBBBI8xIIIIIIII")
 
 
 class ScsiResponse(NamedTuple):

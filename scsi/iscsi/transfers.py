@@ -12,7 +12,7 @@ Spec: RFC 7143 4.2.5 "Data Transfer Overview", 11.7 and 11.8; errors 11.4.7.2.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from scsi.iscsi.errors import ConnectionFault
 from scsi.iscsi.pdu import RESERVED_TAG, Header
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 Buffer = bytes | bytearray | memoryview
 
 # Sense (key, ASC, ASCQ) of what iSCSI itself finds wrong with a command's data (11.4.7.2).
-UNEXPECTED_UNSOLICITED_DATA = (0x0B, 0x0C, 0x0C)
-INCORRECT_AMOUNT_OF_DATA = (0x0B, 0x0C, 0x0D)
-PROTOCOL_SERVICE_CRC_ERROR = (0x0B, 0x47, 0x05)
+UNEXPECTED_UNSOLICITED_DATA: Final = (0x0B, 0x0C, 0x0C)
+INCORRECT_AMOUNT_OF_DATA: Final = (0x0B, 0x0C, 0x0D)
+PROTOCOL_SERVICE_CRC_ERROR: Final = (0x0B, 0x47, 0x05)
 
 
 def make_fixed_sense(fault: tuple[int, int, int]) -> bytes:

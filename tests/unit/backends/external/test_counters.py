@@ -49,12 +49,12 @@ def test_latencies_are_those_from_sending_to_the_answer() -> None:
     rig = Rig()
     rig.array.stalled = True
     results = Results()
-    for _ in range(16):
+    for _ in range(17):
         rig.unit.read(0, 1, results)
     rig.clock.advance(0.15)
     rig.array.resume()
     rig.clock.run_until_idle()
     latencies = rig.unit.counters.read_latencies
-    assert len(results) == 16
-    assert sum(latencies.counts) == 16
-    assert 0.14 < latencies.sum_s / 16 < 0.2
+    assert len(results) == 17
+    assert sum(latencies.counts) == 17
+    assert 0.14 < latencies.sum_s / 17 < 0.2

@@ -405,6 +405,17 @@ def test_the_adapter_is_woken_once_for_many_commands() -> None:
     assert peer.wakes == 2
 
 
+def test_the_adapter_is_woken_again_when_much_waits() -> None:
+    peer = logged_in()
+    peer.wakes = 0
+    for _ in range(7):
+        peer.submit(data_out=bytes(4096))
+    assert peer.wakes == 1
+    peer.submit(data_out=bytes(4096))
+    assert peer.wakes == 2
+    assert len(peer.requests()) == 8
+
+
 # --- lies ---
 
 Lie = Callable[[TargetPeer, int, int], bytes]
