@@ -344,11 +344,11 @@ class LinkProtocol(asyncio.BufferedProtocol):
     def _wake(self) -> None:
         if self._receiving:
             return
-        if self._flush_due:
-            self._flush()  # much waits: the array may begin while more is coming
-        else:
+        if not self._flush_due:
             self._flush_due = True
             self._loop.call_soon(self._flush)
+        elif self.connection.much_to_send:
+            self._send()
 
     def _flush(self) -> None:
         """Send what there is, once, and set the timer anew."""
@@ -356,15 +356,18 @@ class LinkProtocol(asyncio.BufferedProtocol):
         transport, connection = self._transport, self.connection
         if transport is None or self.ended:
             return
-        if not self._paused:
-            out = connection.data_to_send()
-            if out:
-                transport.writelines(out)
+        self._send()
         if connection.closing:
             self._act(connection.connection_lost())
             transport.close()
         else:
             self._deadline.arm()
+
+    def _send(self) -> None:
+        if self._transport is not None and not self._paused and not self.ended:
+            out = self.connection.data_to_send()
+            if out:
+                self._transport.writelines(out)
 
     def _on_timer(self) -> None:
         self._act(self.connection.on_timer(self._loop.time()))

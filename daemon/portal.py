@@ -175,6 +175,7 @@ class HostConnection(asyncio.BufferedProtocol):
         self._loop = loop
         self._execute: Callable[[ScsiCommand], None] = execute_without_unit
         self._paused = False
+        self._woken_due = False
         self._handle: dict[type[Event], Callable[[Event], None]] = {
             LoggedIn: self._logged_in,
             TaskManagement: lambda event: portal.handler.manage(cast(TaskManagement, event)),
@@ -304,9 +305,14 @@ class HostConnection(asyncio.BufferedProtocol):
         _log.warning("%s: %s", self.peer, cast(ProtocolFault, event).text, extra={"event": "protocol_fault"})
 
     def _wake(self) -> None:
-        self._loop.call_soon(self._woken)
+        if not self._woken_due:
+            self._woken_due = True
+            self._loop.call_soon(self._woken)
+        elif self._core.much_to_send:
+            self._send()
 
     def _woken(self) -> None:
+        self._woken_due = False
         self._act(self._core.take_events())
         self._flush()
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from scsi.iscsi.chap import RandomBytes
 from scsi.iscsi.directory import Addresses, TargetDirectory, TargetListing
@@ -60,7 +61,8 @@ from scsi.iscsi.session_pdus import (
 logger = logging.getLogger(__name__)
 
 # Holds any PDU that may come before the session is there, so that a thousand idle connections stay cheap.
-_LOGIN_BUFFER_BYTES = 10 * 1024
+EARLY_SEND_PIECES: Final = 8  # answers that wait: the host can go on with these
+_LOGIN_BUFFER_BYTES: Final = 10 * 1024
 
 
 class Connection:
@@ -100,7 +102,7 @@ class Connection:
         self.closing = False
         self.clock = clock
         self.events: list[Event] = []
-        self.writer = PduWriter(wake)
+        self.writer = PduWriter(wake, EARLY_SEND_PIECES)
         self._directory = directory
         self._registry = registry
         self._options = options or TargetOptions()
@@ -147,6 +149,11 @@ class Connection:
         events = self.events[:]
         self.events.clear()
         return events
+
+    @property
+    def much_to_send(self) -> bool:
+        """Whether so much waits that it is worth sending now."""
+        return self.writer.much
 
     def data_to_send(self) -> list[Buffer]:
         """Return what has to be sent now, ready for `writelines`."""

@@ -249,23 +249,33 @@ class PduReader:
 
 
 class PduWriter:
-    """Collects what goes out on one connection, and says so once.
+    """Collects what goes out on one connection, and says so once, and again when much waits.
 
     Attributes:
         header_digest: every header is followed by its digest.
         data_digest: every data segment that is not empty is followed by its digest.
+        early_pieces: how many headers and data segments are so many that it is worth sending them now.
         out: what waits to be sent; who adds to it calls `announce`.
         announced: the adapter knows that it has to look.
+        woken: it knows because of `wake`, and will look when this wake-up's work is done.
     """
 
-    __slots__ = ("announced", "data_digest", "header_digest", "out", "wake")
+    __slots__ = ("announced", "data_digest", "early_pieces", "header_digest", "out", "wake", "woken")
 
-    def __init__(self, wake: Callable[[], None]) -> None:
-        """Begin empty; `wake` is called when there is something to send and the adapter does not know it yet."""
+    def __init__(self, wake: Callable[[], None], early_pieces: int) -> None:
+        """Begin empty.
+
+        Args:
+            wake: called when there is something to send and the adapter does not know it yet; and again, once much of
+                it waits, since who is at the other end may begin while more is coming.
+            early_pieces: how many headers and data segments are much.
+        """
+        self.early_pieces = early_pieces
         self.out: list[Buffer] = []
         self.header_digest = False
         self.data_digest = False
         self.announced = False
+        self.woken = False
         self.wake = wake
 
     def send(self, header: bytes, data: Buffer = b"") -> None:
@@ -287,12 +297,17 @@ class PduWriter:
     def announce(self) -> None:
         """Make the adapter look, once until the next `drain`."""
         if not self.announced:
-            self.announced = True
+            self.announced = self.woken = True
             self.wake()
+
+    @property
+    def much(self) -> bool:
+        """Whether so much waits that it is worth sending now."""
+        return len(self.out) >= self.early_pieces
 
     def drain(self) -> list[Buffer]:
         """Return what waits to be sent, and forget it."""
         out = self.out
         self.out = []
-        self.announced = False
+        self.announced = self.woken = False
         return out

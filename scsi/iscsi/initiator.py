@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from typing import Final
 
 from scsi.iscsi.chap import RandomBytes
 from scsi.iscsi.errors import ConnectionFault
@@ -37,9 +38,10 @@ from scsi.iscsi.session_pdus import (
 
 Buffer = bytes | bytearray | memoryview
 
-RECEIVE_BUFFER_BYTES = 512 * 1024
-LOGIN_TAG = 1
-INITIAL_CMD_SN = 1
+EARLY_SEND_PIECES: Final = 16  # headers and data that wait: 8 writes, with which the target can begin
+RECEIVE_BUFFER_BYTES: Final = 512 * 1024
+LOGIN_TAG: Final = 1
+INITIAL_CMD_SN: Final = 1
 
 
 class State(enum.Enum):
@@ -83,7 +85,7 @@ class InitiatorConnection:
         self._state = State.LOGIN
         self._events: list[InitiatorEvent] = []
         self._reader = PduReader(RESPONSE, self, self.parameters.max_recv_data_segment_length, 0)
-        self._writer = PduWriter(wake)
+        self._writer = PduWriter(wake, EARLY_SEND_PIECES)
         self._login = InitiatorLogin(options, INITIAL_CMD_SN, random_bytes)
         self._session: InitiatorSession | None = None
         self._heard_at = clock()
@@ -120,6 +122,11 @@ class InitiatorConnection:
             view = view[count:]
             events += self.bytes_received(count)
         return events
+
+    @property
+    def much_to_send(self) -> bool:
+        """Whether so much waits that it is worth sending now."""
+        return self._writer.much
 
     def data_to_send(self) -> list[Buffer]:
         """Drain what is to be sent."""

@@ -72,7 +72,6 @@ from scsi.iscsi.task_pdus import TaskManagementRequest, encode_task_management_r
 Buffer = bytes | bytearray | memoryview
 
 MAX_PINGS_PER_WAKE_UP: Final = 64  # that a target may send before what it caused has been sent
-EARLY_SEND_PIECES: Final = 16  # headers and data that wait: 8 writes, with which the target can begin
 NEVER: Final = float("inf")
 _MASK: Final = 0xFFFFFFFF
 _HALF: Final = 0x80000000
@@ -321,7 +320,7 @@ class InitiatorSession:
         self._writer.send(header, immediate)
         if task.sent_bytes < len(task.data_out) and not self._parameters.initial_r2t:
             send_unsolicited(task, self._parameters, self._writer, self.exp_stat_sn)
-        if len(self._writer.out) >= EARLY_SEND_PIECES:
+        if self._writer.woken and self._writer.much:
             self._writer.wake()
 
     def _window_moved(self, exp_cmd_sn: int, max_cmd_sn: int) -> None:

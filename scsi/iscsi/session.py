@@ -490,6 +490,8 @@ class Session:
             )
         if not writer.announced:
             writer.announce()
+        elif writer.woken and writer.much:
+            writer.wake()
 
     def _finish_aborted(self, command: ScsiCommand) -> None:
         if self.tasks.get(command.initiator_task_tag) is command:

@@ -179,7 +179,7 @@ def test_any_bytes_make_pdus_or_one_fault(pieces: list[bytes], header_digest: bo
 
 def test_a_writer_pads_and_digests_and_asks_once_to_be_looked_at() -> None:
     asked: list[None] = []
-    writer = PduWriter(lambda: asked.append(None))
+    writer = PduWriter(lambda: asked.append(None), 8)
     header = pdu(b"12345")[:48]
     writer.send(header, b"12345")
     writer.send(bytes(48))
@@ -195,7 +195,7 @@ def test_a_writer_pads_and_digests_and_asks_once_to_be_looked_at() -> None:
 @pytest.mark.parametrize("length", range(1, 9))
 @pytest.mark.parametrize("digest", [False, True])
 def test_what_a_writer_sends_a_reader_reads(length: int, digest: bool) -> None:
-    writer = PduWriter(lambda: None)
+    writer = PduWriter(lambda: None, 8)
     writer.header_digest = writer.data_digest = digest
     sink = Sink()
     data = bytes(range(length))

@@ -74,6 +74,26 @@ def test_one_wake_is_enough_for_many_answers() -> None:
     assert len(peer.look()) == 5
 
 
+def test_the_adapter_is_woken_again_when_many_answers_wait() -> None:
+    peer = logged_in()
+    for _ in range(8):
+        peer.send(peer.command_pdu())
+    for command in peer.commands[:7]:
+        command.complete(0)
+    assert peer.wakes == 1
+    peer.commands[7].complete(0)
+    assert peer.wakes == 2
+    assert len(peer.look()) == 8
+
+
+def test_many_answers_at_once_do_not_wake_the_adapter_that_is_looking() -> None:
+    peer = logged_in()
+    peer.received.clear()
+    peer.handle = lambda event: event.complete(0) if isinstance(event, ScsiCommand) else None
+    peer.send(b"".join(peer.command_pdu() for _ in range(20)))
+    assert (peer.wakes, len(peer.received)) == (0, 20)
+
+
 def test_completing_a_command_twice_is_a_bug_that_is_noticed() -> None:
     peer = logged_in()
     peer.send(peer.command_pdu())
