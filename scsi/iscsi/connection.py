@@ -60,8 +60,8 @@ from scsi.iscsi.session_pdus import (
 
 logger = logging.getLogger(__name__)
 
-# Holds any PDU that may come before the session is there, so that a thousand idle connections stay cheap.
 EARLY_SEND_PIECES: Final = 8  # answers that wait: the host can go on with these
+# Holds any PDU that may come before the session is there, so that a thousand idle connections stay cheap.
 _LOGIN_BUFFER_BYTES: Final = 10 * 1024
 
 
