@@ -151,13 +151,22 @@ class MirroredWrite(Place):
 
 
 class CheckedRead(Place):
-    """A read of mirrored blocks: when one leg can not serve it, the other may."""
+    """A read of mirrored blocks: when one leg can not serve it, the other may.
 
-    __slots__ = ("done", "leg", "mirror")
+    A leg whose link is lost answers when it is back, with what it has then; by that time it may not be current any
+    more, and the read is made anew.
 
-    def __init__(self, mirror: Mirror, leg: int, lba: int, blocks: int, done: ReadDone) -> None:
+    Attributes:
+        through: leg of the LU that is read.
+        leg: leg that is asked.
+    """
+
+    __slots__ = ("done", "leg", "mirror", "through")
+
+    def __init__(self, mirror: Mirror, through: int, leg: int, lba: int, blocks: int, done: ReadDone) -> None:
         super().__init__(lba, blocks)
         self.mirror = mirror
+        self.through = through
         self.leg = leg
         self.done = done
 
@@ -167,6 +176,8 @@ class CheckedRead(Place):
     def answered(self, result: Buffer | VolumeError) -> None:
         if isinstance(result, VolumeError):
             self.mirror.faults.read_failed(self, result)
+        elif self.mirror.source_of(self.through) != self.leg:
+            self.mirror.read(self.through, self.lba, self.end - self.lba, self.done)
         else:
             self.done(result)
 
@@ -261,17 +272,21 @@ class Mirror:
 
     def read(self, leg: int, lba: int, blocks: int, done: ReadDone) -> None:
         """Read through the LU of `leg`."""
-        source = self.current if leg == self.primary or self.only_current else leg
-        if self.dissolved:
-            source = leg
+        source = self.source_of(leg)
         if not self.mirrored and not self._reads_in_order:
             self.legs[source].read(lba, blocks, done)
             return
-        read = CheckedRead(self, source, lba, blocks, done)
+        read = CheckedRead(self, leg, source, lba, blocks, done)
         if not self._reads_in_order:
             self.legs[source].read(lba, blocks, read.answered)
         elif self.order.enter(read):
             read.go()
+
+    def source_of(self, leg: int) -> int:
+        """Give the leg that reads through the LU of `leg` go to."""
+        if (leg == self.primary or self.only_current) and not self.dissolved:
+            return self.current
+        return leg
 
     # --- What a write may have to wait for ---
 

@@ -8,12 +8,14 @@ import pytest
 
 from tests.support.lives import run_lives
 from tests.support.pair_simulation import Simulation
+from tests.support.session_simulation import SessionSimulation
 
-SEEDS = 1400
+SEEDS = 1200
 RANGE_SEEDS = 200
 COMPARE_SEEDS = 200
 THIN_SEEDS = 200
 OVERTAKEN_SEEDS = 100
+SESSION_SEEDS = 200
 
 
 @pytest.fixture(autouse=True)
@@ -47,10 +49,16 @@ def test_no_life_of_legs_whose_operations_overtake_each_other_breaks_a_promise()
     assert run_lives(range(OVERTAKEN_SEEDS), overtaken=True) == []
 
 
-def test_a_seed_replays_the_same_life() -> None:
+@pytest.mark.slow
+def test_no_life_over_real_sessions_breaks_a_promise() -> None:
+    assert run_lives(range(SESSION_SEEDS), sessions=True) == []
+
+
+@pytest.mark.parametrize("kind", [Simulation, SessionSimulation])
+def test_a_seed_replays_the_same_life(kind: type[Simulation]) -> None:
     stories = []
     for _ in range(2):
-        life = Simulation(7)
+        life = kind(7)
         life.run()
         stories.append(life.story)
     assert stories[0] == stories[1]
@@ -80,3 +88,10 @@ def test_a_life_that_once_broke_a_promise_keeps_it(seed: int) -> None:
 )
 def test_a_life_of_thin_legs_that_once_broke_a_promise_keeps_it(seed: int) -> None:
     Simulation(seed, thin=True).run()
+
+
+@pytest.mark.parametrize(
+    "seed", [pytest.param(12, id="a read that waited for the link is not answered by a leg that was left meanwhile")]
+)
+def test_a_life_over_real_sessions_that_once_broke_a_promise_keeps_it(seed: int) -> None:
+    SessionSimulation(seed).run()

@@ -150,7 +150,7 @@ class Simulation:
         self.rng = random.Random(seed)
         self.steps = steps
         self.external_leg = self.rng.choice((1, 1, 1, 0))
-        self.world = SimWorld(self.rng, external_leg=self.external_leg)
+        self.world = self._make_world()
         self.thin = thin
         if thin:
             for leg in random.Random(f"thin legs of {seed}").choice(((0,), (1,), (0, 1), (0, 1))):
@@ -169,8 +169,13 @@ class Simulation:
         self.version = 0
         self.unanswered: dict[int, float] = {}
         self.in_flight: dict[int, list[Write]] = {0: [], 1: []}
+        # Under way when the leg was left that hosts may have read them from: a crash as well, and they are gone.
+        self.exposed: set[int] = set()
         self.hot = [self.rng.randrange(BLOCKS - 8) for _ in range(6)]
         self.level = self.rng.choice(tuple(FenceLevel))
+
+    def _make_world(self) -> SimWorld:
+        return SimWorld(self.rng, external_leg=self.external_leg)
 
     # --- The run ---
 
@@ -341,8 +346,12 @@ class Simulation:
             record.state is PairState.SSWS or (record.state is PairState.PSUS and record.secondary_writable)
         ):
             raise self._violation("a write through a secondary that is not writable was acknowledged")
-        if record.state in MIRRORED and self.world.fences.lapsed and pair.mirror.mirrored:
+        if record.state in MIRRORED and not self._fenced() and pair.mirror.mirrored:
             raise self._violation("I6: acknowledged without a verified fence")
+
+    def _fenced(self) -> bool:
+        """Tell whether annex takes the fence for held."""
+        return not self.world.fences.lapsed
 
     def _model(self, leg: int) -> BlockModel:
         """What the LU of a leg shows."""
@@ -376,6 +385,8 @@ class Simulation:
         for leg, writes in self.in_flight.items():
             for write in writes:
                 self._model(leg).issue(write)
+                if before.current != after.current:
+                    self.exposed.add(write.version)
         self.history.append((after, list(self.contents)))
         if before != after:
             roles = f"primary {after.primary}, current {after.current}"
@@ -504,9 +515,11 @@ class Simulation:
         world = self.world
         self._note("power cut" if power else "kill -9")
         now = world.scheduler.now()
-        for writes in self.in_flight.values():
+        for leg, writes in self.in_flight.items():
             for write in writes:
                 write.end = now
+                if write.version in self.exposed:
+                    self._model(leg).failed(write)
             writes.clear()
         self.unanswered.clear()
         self.life += 1
@@ -514,9 +527,9 @@ class Simulation:
         world.directory.error = None
         world.workers.cut_off(world)  # type: ignore[attr-defined]  # made by open_book
         local = 1 - self.external_leg
-        for at, leg in enumerate(world.legs):
-            leg.crash(power=power and at == local)
-            leg.hung, leg.slow_s, leg.bad_flushes = False, 0.0, 0
+        for device in world.legs:
+            device.hung, device.slow_s, device.bad_flushes = False, 0.0, 0
+        self._crash_legs(power=power)
         if power:
             world.directory.crash(self.rng)
         known = self.pair.record.failed_flushes
@@ -526,19 +539,33 @@ class Simulation:
             self.flushes_count = False
         if power:
             self._content_lost(local)
-        if world.legs[self.external_leg].unready is not None:
-            world.scheduler.call_later(self.rng.choice((0.05, 3.0)), self._link_back)
-        else:
-            world.fences.lapsed.clear()
-            world.fences.retake(world.external)
+        self._reach_the_array()
         world.scheduler.run_until_idle()
         self._note(
             f"back as {self.pair.state.name}, current {self.pair.record.current}, primary {self.pair.record.primary}"
         )
 
+    def _crash_legs(self, *, power: bool) -> None:
+        """annexd dies: nobody waits for the legs any more, and the local one may lose its power too."""
+        for at, leg in enumerate(self.world.legs):
+            leg.crash(power=power and at != self.external_leg)
+
+    def _reach_the_array(self) -> None:
+        """Have a new life of annexd find its array."""
+        world = self.world
+        if self._array_away():
+            world.scheduler.call_later(self.rng.choice((0.05, 3.0)), self._link_back)
+        else:
+            world.fences.lapsed.clear()
+            world.fences.retake(world.external)
+
+    def _array_away(self) -> bool:
+        """Tell whether annexd can not use the external leg now."""
+        return self.world.legs[self.external_leg].unready is not None
+
     def _content_lost(self, leg: int) -> None:
         """A leg lost its cache; while the pair is mirrored and the other leg is there, it has what is missing."""
-        alone = self.world.legs[self.external_leg].unready is not None
+        alone = self._array_away()
         if self.contents[0] is not self.contents[1] or self.pair.record.current == leg or alone:
             self.contents[leg].power_lost()
 
@@ -600,12 +627,11 @@ class Simulation:
             leg.bad_flushes = leg.bad_reads = leg.bad_writes = 0
         world.directory.error = None
         world.scheduler.advance(1.0)
-        self._link_back()
-        world.fences.retake(world.external)
+        self._heal_array()
         for _ in range(400):
             world.scheduler.advance(0.5)
             pair = self.pair
-            if pair.in_sync() and not self.unanswered and not pair.mirror.order:
+            if pair.in_sync() and not self.unanswered and not pair.mirror.order and self._array_well():
                 break
             if pair.state in (PairState.PSUE, PairState.PSUS):
                 self._do(ArrayOut.PAIR_RESYNC, 0)
@@ -626,3 +652,11 @@ class Simulation:
         problem = self._model(pair.record.primary).check(0, bytes(world.legs[0].data), world.scheduler.now())
         if problem:
             raise self._violation(f"I1: at the end: {problem}")
+
+    def _heal_array(self) -> None:
+        self._link_back()
+        self.world.fences.retake(self.world.external)
+
+    def _array_well(self) -> bool:
+        """Tell whether annex knows of all that has happened to the array."""
+        return True

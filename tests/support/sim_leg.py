@@ -19,7 +19,7 @@ class SimLeg(FakeDevice):
 
     Attributes:
         slow_s: added to the time that each operation takes.
-        hung: operations do not complete; after 10 s they end with TIMED_OUT.
+        hung: operations do not complete; after `hang_s` they end with TIMED_OUT.
         overtaken: by whose chance some operations take seconds longer, and all that came later ends before them.
         bad_writes, bad_reads, bad_flushes: how many of the next ones fail.
     """
@@ -30,6 +30,7 @@ class SimLeg(FakeDevice):
         self.scheduler = VirtualScheduler()
         self.slow_s = 0.0
         self.hung = False
+        self.hang_s = TIMEOUT_S
         self.overtaken: random.Random | None = None
         self.bad_writes = self.bad_reads = self.bad_flushes = 0
         self._in_flight: dict[
@@ -139,7 +140,7 @@ class SimLeg(FakeDevice):
         self._next += 1
         number = self._next
         hung = self.hung
-        delay = TIMEOUT_S if hung else self.slow_s + self.rng.choice((0.0, 0.0002, 0.001, 0.005, 0.03))
+        delay = self.hang_s if hung else self.slow_s + self.rng.choice((0.0, 0.0002, 0.001, 0.005, 0.03))
 
         if self.overtaken is not None and not hung and self.overtaken.random() < 0.1:
             delay += self.overtaken.uniform(0.1, 8.0)

@@ -211,6 +211,19 @@ def test_after_the_current_leg_was_lost_reads_wait_for_writes_that_may_have_been
     assert results == [pattern(2)]
 
 
+def test_a_read_that_a_leg_answers_when_it_is_current_no_more_is_made_anew() -> None:
+    formed = Formed(level=FenceLevel.NEVER)
+    formed.world.written(formed.primary, 16, pattern(1))
+    formed.legs[0].hold = lambda operation: operation.name == "read"
+    results: list[object] = []
+    formed.primary.logical_unit.volume.read(16, 8, results.append)
+    formed.pair.leg_lost(0, VolumeError(Fault.HARDWARE, "planned"))
+    formed.legs[0].data[16 * BLOCK : 24 * BLOCK] = bytes(8 * BLOCK)  # it came back without its cache
+    formed.legs[0].release()
+    formed.world.scheduler.run_until_idle()
+    assert results == [pattern(1)]
+
+
 def test_a_split_pair_writes_the_primary_alone_and_marks_first() -> None:
     formed = Formed()
     assert formed.world.command(formed.pair, ArrayOut.PAIR_SPLIT) is None

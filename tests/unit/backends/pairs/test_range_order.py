@@ -20,7 +20,7 @@ class Operation:
 
     def __init__(self, lba: int, blocks: int, gone: list[Operation] | None = None) -> None:
         leg = cast("Any", self)
-        self.place = CheckedRead(Mirror([leg, leg], DIRTY, LOG, RangeOrder(512)), 0, lba, blocks, NOTHING)
+        self.place = CheckedRead(Mirror([leg, leg], DIRTY, LOG, RangeOrder(512)), 0, 0, lba, blocks, NOTHING)
         self.lba = lba
         self.end = lba + blocks
         self.gone = [] if gone is None else gone
