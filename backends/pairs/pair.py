@@ -27,7 +27,7 @@ from backends.pairs.pacing import Operations, Pace, Pacer
 from backends.pairs.record_writer import RecordWriter, Stored
 from backends.pairs.slot_file import SlotFile
 from backends.pairs.states import MIRRORED, PairEvent, Roles, Step
-from backends.pairs.store import PairRecord
+from backends.pairs.store import PairRecord, error_to_store
 from backends.pairs.synchronizing import Synchronizer
 from backends.pairs.unit_directory import PairedDevice, Unit
 from backends.pairs.volumes import AbsentVolume, PairedVolume
@@ -124,12 +124,14 @@ class Pair:
         )
         external = [unit.virtual_device.external_units() if unit else [] for unit in units]
         self.fences = PairFences(record.number, external, fence_service, self._paths_changed)
+        if any(external):
+            mirror.steady = fence_service.steady
         pace = Pace(record.pace_mib_s, record.least_pace_mib_s)
         pacer = Pacer(scheduler, pace, lambda: listener.traffic((self.naa(0), self.naa(1))))
         self.synchronizer = Synchronizer(self, scheduler, options.walk, pacer)
         self.volumes = [PairedVolume(mirror, self.flushes, self, leg) for leg in (0, 1)]
         self.damaged = parts.slot is None
-        self.last_error = ""
+        self.last_error = record.last_error
         self._listener = listener
         self._away = 0
         self._writer: RecordWriter | None = None
@@ -182,7 +184,7 @@ class Pair:
         before = self.record
         if changes.get("state", before.state) is not before.state:
             changes = {"moment": 0} | changes
-        self.record = replace(before, **changes)
+        self.record = replace(before, **changes, last_error=error_to_store(self.last_error))
         if hold:
             self.mirror.hold(STATE_HOLD)
         self._set_roles()

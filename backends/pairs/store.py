@@ -24,6 +24,7 @@ from scsi.array_commands import FenceLevel, PairState
 
 INDEX = "pairs.index"
 INDEX_SLOT_BYTES = 64 << 10
+LAST_ERROR_BYTES = 240
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class PairRecord:
         least_pace_mib_s: so fast a copy goes at least, while hosts are busy.
         group_step: number of the newest step of a group that this record has in it, 0 for none.
         moment: number of the step by which the secondary's data is of one moment with that of others, 0 for none.
+        last_error: what had gone wrong last when the record was stored, as `error_to_store` gives it.
     """
 
     number: int
@@ -69,6 +71,7 @@ class PairRecord:
     least_pace_mib_s: int = LEAST_PACE_MIB_S
     group_step: int = 0
     moment: int = 0
+    last_error: str = ""
 
     def encode(self) -> dict[str, Any]:
         return asdict(self)
@@ -88,6 +91,8 @@ class PairRecord:
             record = cls(**payload)
             if record.primary not in (0, 1) or record.current not in (0, 1) or len(record.naas) != 2:
                 raise ValueError("a leg is 0 or 1")
+            if not isinstance(record.last_error, str):
+                raise TypeError("the last error is not text")
         except (KeyError, TypeError, ValueError) as error:
             raise DamagedError(f"the record makes no sense: {error}") from error
         return record
@@ -98,6 +103,11 @@ class IndexEntry(NamedTuple):
 
     number: int
     naas: tuple[str, str]
+
+
+def error_to_store(words: str) -> str:
+    """Give what went wrong in so few bytes that 64 records, each with such words, fit into the slot of a step."""
+    return words.encode("ascii", "replace")[:LAST_ERROR_BYTES].decode("ascii")
 
 
 def record_name(number: int) -> str:

@@ -83,6 +83,17 @@ def test_a_local_pair_had_no_fence_to_lapse() -> None:
     assert not formed.pair.row().flags & PairFlag.FENCE_HELD
 
 
+def test_what_went_wrong_last_is_still_known_after_a_restart() -> None:
+    formed = Formed()
+    formed.secondary.virtual_device.fail("write", Fault.WRITE_ERROR)
+    assert formed.world.written(formed.primary, 16, pattern(2)) is None
+    assert formed.pair.state is PairState.PSUE
+    known = formed.pair.last_error
+    assert known.startswith("the leg of")
+    formed.restart()
+    assert formed.pair.last_error == known
+
+
 def test_after_a_restart_no_write_is_acknowledged_before_the_fence_is_held() -> None:
     formed = Formed()
     formed.restart(array_away=True)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 
 import pytest
 
-from backends.pairs.slot_file import DamagedError
-from backends.pairs.store import INDEX, IndexEntry, PairRecord, PairStore, log_name, record_name
+from backends.pairs.group_store import SLOT_BYTES as GROUP_SLOT_BYTES
+from backends.pairs.slot_file import DamagedError, Slot, encode_slot
+from backends.pairs.store import INDEX, IndexEntry, PairRecord, PairStore, error_to_store, log_name, record_name
 from scsi.array_commands import FenceLevel, PairState
 from tests.support.stable_memory import Crash, MemoryDirectory
 
@@ -45,6 +47,23 @@ def test_a_formed_pair_comes_back_as_it_was() -> None:
     store = opened(directory)
     assert store.entries == {1: IndexEntry(1, RECORD.naas)}
     assert store.open_record(1)[1] == RECORD
+
+
+def test_a_record_from_before_errors_were_kept_has_none() -> None:
+    payload = RECORD.encode()
+    del payload["last_error"]
+    assert PairRecord.decode(json.loads(json.dumps(payload))) == RECORD
+
+
+def test_an_error_that_is_no_text_makes_a_damaged_record() -> None:
+    with pytest.raises(DamagedError):
+        PairRecord.decode(RECORD.encode() | {"last_error": 5})
+
+
+def test_the_records_of_64_pairs_with_long_errors_fit_into_one_step_of_a_group() -> None:
+    worst = replace(RECORD, label="\x01" * 32, last_error=error_to_store("ü\x00" * 10_000))
+    slot = Slot(1, {"changed": [worst.encode()] * 64})
+    assert len(encode_slot(slot, GROUP_SLOT_BYTES)) == GROUP_SLOT_BYTES
 
 
 def test_a_number_is_never_used_twice() -> None:
