@@ -148,6 +148,13 @@ class FenceKeeper:
             return False
         return True
 
+    def steady(self) -> bool:
+        """Say whether the daemon has not stood still; if it has, every fence has lapsed when this returns."""
+        if self._beat is None or self._scheduler.now() - self._beat_at <= STALL_S:
+            return True
+        self._check_stall()
+        return False
+
     def holders(self, unit: ExternalLogicalUnit) -> int:
         """Count who holds `unit`, whether the array agrees just now or not."""
         fence = self._fences.get(unit)

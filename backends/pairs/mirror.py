@@ -214,6 +214,7 @@ class Mirror:
         unflushed: extents of which that can not be said though they are no longer mirrored.
         held: operations that wait.
         opening: writes that wait for their extents.
+        steady: says whether the daemon has not stood still since its fences were verified (I6); None without fences.
         fast_leg: leg of the LU whose writes are begun without another look at the state of the pair; -1 for neither.
     """
 
@@ -235,6 +236,7 @@ class Mirror:
         self.opening: dict[MirroredWrite, None] = {}
         self.faults: Faults
         self.dissolved = False
+        self.steady: Callable[[], bool] | None = None
         self._holds: set[str] = set()
         self._drains: list[Callable[[], None]] = []
         self.fast_leg = -1
@@ -264,7 +266,7 @@ class Mirror:
     def ended(self, write: MirroredWrite) -> None:
         """Every leg has answered."""
         # Answered before anybody who waits for it is let go: a change of state must not come in between.
-        if write.errors is None and not self._careful:
+        if write.errors is None and (self.steady is None or self.steady()) and not self._careful:
             write.done(None)
             self.order.leave(write)
         else:

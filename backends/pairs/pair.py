@@ -124,6 +124,8 @@ class Pair:
         )
         external = [unit.virtual_device.external_units() if unit else [] for unit in units]
         self.fences = PairFences(record.number, external, fence_service, self._paths_changed)
+        if any(external):
+            mirror.steady = fence_service.steady
         pace = Pace(record.pace_mib_s, record.least_pace_mib_s)
         pacer = Pacer(scheduler, pace, lambda: listener.traffic((self.naa(0), self.naa(1))))
         self.synchronizer = Synchronizer(self, scheduler, options.walk, pacer)

@@ -88,8 +88,8 @@ class RecordWriter:
             self._busy = False
             if result is not None:
                 record.log_not_stored(result)
-                if self._next is None and not self._closed:
-                    self._next = record
+                if not self._closed:
+                    self._next = self._next or record  # a newer one may have come meanwhile
                     self._scheduler.call_later(RETRY_S, self._step)
             elif self._next is None:
                 self.stable()

@@ -151,6 +151,9 @@ class FakeFences:
     def held(self, unit: ExternalLogicalUnit) -> bool:
         return bool(self.holders.get(unit.name)) and unit.name not in self.lapsed
 
+    def steady(self) -> bool:
+        return True
+
     def lapse(self, unit: FakeUnit) -> None:
         self.lapsed.add(unit.name)
         for holder in tuple(self.holders.get(unit.name, ())):

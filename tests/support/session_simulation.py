@@ -15,6 +15,8 @@ from backends.pairs.mirror_faults import STATE_HOLD
 from backends.pairs.pair import PairOptions
 from backends.regions import Region
 from backends.virtual_device import VirtualDevice
+from scsi.array_commands import ArrayOut, PairState
+from scsi.errors import ScsiError
 from scsi.volume import Done
 from tests.support.block_model import FOREIGN
 from tests.support.clock import VirtualScheduler
@@ -82,6 +84,7 @@ class SessionWorld(SimWorld):
                 device = VirtualDevice("external", leg + 1, naa, [region])
             else:
                 self.legs[leg].listeners.clear()
+                self.legs[leg].scheduler = self.life
                 region = Region(2, self.legs[leg], 0, _learn, blocks=BLOCKS, block_bytes=BLOCK_BYTES)
                 device = VirtualDevice("local", leg + 1, naa, [region])
             presented = FakePresentedUnit(FakeLogicalUnit(naa, device), device)
@@ -102,8 +105,57 @@ class SessionSimulation(Simulation):
         return world
 
     def _actions(self) -> list[tuple[Callable[[], None], float]]:
-        link = [(self._lose_link, 0.8), (self._third_party_reset, 0.5), (self._slow_link, 0.4), (self._slow_leg, 0.3)]
-        return super()._actions() + link
+        more = [
+            (self._lose_link, 0.8),
+            (self._third_party_reset, 0.5),
+            (self._slow_link, 0.4),
+            (self._slow_leg, 0.3),
+            (self._stand_still, 0.3),
+            (self._form_anew, 0.3),
+        ]
+        return super()._actions() + more
+
+    def _stand_still(self) -> None:
+        """SIGSTOP, and later SIGCONT: the array goes on meanwhile."""
+        seconds = self.rng.choice((2.0, 6.0, 20.0, 60.0))
+        self._note(f"annexd stands still for {seconds} s")
+        world = self.world
+        world.life.stopped = True
+        world.scheduler.advance(seconds)
+        self._write_past_annex()
+        world.life.go_on()
+        for version in self.unanswered:
+            self.unanswered[version] += seconds
+
+    def _form_anew(self) -> None:
+        """Delete the pair, and form it anew; leg 0 is that of its first primary."""
+        world = self.world
+        world.scheduler.advance(12.0)  # reads that wait for the link end, too
+        if any(self.in_flight.values()) or self._array_away():
+            return
+        pair = self.pair
+        record = pair.record
+        whole = record.state is PairState.PAIR and not record.unverified and not pair.mirror.dirty.dirty_bits
+        answers: list[ScsiError | None] = []
+        world.book.command(world.asker, pair, ArrayOut.PAIR_DELETE, 0, self._unit(record.primary), answers.append)
+        if world.ended(answers) is not None:
+            return
+        known = record.current == 0 or record.state is PairState.PSUS or whole
+        lead = self.contents[0] if known else self.contents[0].forgotten()
+        if self.external_leg == 0:
+            lead.foreign |= self.foreign
+        for _ in range(60):
+            formed = world.begin_create(self._unit(0), self._unit(1), level=self.level)
+            if world.ended(formed) is None:
+                break
+            self._link_back()
+            world.scheduler.advance(1.0)
+        else:
+            raise self._violation(f"can not be formed anew: {formed}")
+        self.contents = [lead, lead]
+        self.history.clear()
+        self._watch()
+        self._note(f"deleted in {record.state.name}, and formed anew")
 
     def _slow_link(self) -> None:
         """Let whatever is sent from now on be long on its way, or not any more."""

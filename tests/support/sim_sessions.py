@@ -37,19 +37,36 @@ PAUSES_S = (0.2, 0.5, 2.0)  # before the next login
 
 
 class Life(VirtualScheduler):
-    """The clock of one life of annexd: what it had in mind ends with it, while the array and the wires go on."""
+    """The clock of one life of annexd: what it had in mind ends with it, while the array and the wires go on.
+
+    Attributes:
+        alive: it has not ended.
+        stopped: it stands still, as after SIGSTOP; what should have happened meanwhile happens at `go_on`.
+    """
 
     def __init__(self, base: VirtualScheduler) -> None:
         super().__init__()
         self.alive = True
+        self.stopped = False
         self._base = base
+        self._missed: list[Callable[[], None]] = []
+
+    def run(self, callback: Callable[[], None]) -> None:
+        """Call back now, or when it goes on, or never."""
+        if self.stopped:
+            self._missed.append(callback)
+        elif self.alive:
+            callback()
+
+    def go_on(self) -> None:
+        """Go on after having stood still."""
+        self.stopped = False
+        missed, self._missed = self._missed, []
+        for callback in missed:
+            self.call_soon(callback)
 
     def _while_alive(self, callback: Callable[[], None]) -> Callable[[], None]:
-        def call() -> None:
-            if self.alive:
-                callback()
-
-        return call
+        return lambda: self.run(callback)
 
     def now(self) -> float:
         return self._base.now()
@@ -245,7 +262,7 @@ class _Direction:
 class _Line:
     """One connection between annexd and the array."""
 
-    def __init__(self, link: SimLink, array: SimArray, scheduler: VirtualScheduler) -> None:
+    def __init__(self, link: SimLink, array: SimArray, scheduler: Life) -> None:
         self._link = link
         self._array = array
         self._scheduler = scheduler
@@ -256,7 +273,7 @@ class _Line:
         self._end = array.accept(self._from_array, self._closed_by_array)
         scheduler.call_later(LOGIN_S, self._login_too_long)
         self._to_array = _Direction(array, self._end.received)
-        self._to_annexd = _Direction(array, self._received)
+        self._to_annexd = _Direction(array, lambda data: scheduler.run(lambda: self._received(data)))
         self.connection = InitiatorConnection(OPTIONS, scheduler.now, array.rng.randbytes, self._wake)
         self._wake()
 
@@ -294,7 +311,7 @@ class _Line:
             self.cut()
 
     def _closed_by_array(self) -> None:
-        self._to_annexd.when_empty(lambda: self.cut(tell=self._link.alive))
+        self._to_annexd.when_empty(lambda: self._scheduler.run(self.cut))
 
     def _from_array(self, data: bytes) -> None:
         self._to_annexd.put(data)
@@ -304,8 +321,6 @@ class _Line:
             self._scheduler.call_soon(self.flush)
 
     def _received(self, data: bytes) -> None:
-        if not self._link.alive:
-            return
         self._receiving = True
         self._act(self.connection.receive_data(data))
         self._receiving = False
@@ -330,7 +345,6 @@ class SimLink:
 
     Attributes:
         down: no connection can be made.
-        alive: the annexd that it belongs to lives.
         submit: see `ArrayPath`.
     """
 
@@ -342,10 +356,6 @@ class SimLink:
         self._line: _Line | None = None
         self._closed = False
         self.submit: Submit = self._not_sent
-
-    @property
-    def alive(self) -> bool:
-        return self._scheduler.alive
 
     def start(self, listener: PathListener) -> None:
         self._listener = listener

@@ -367,6 +367,20 @@ def test_a_stall_of_the_loop_is_a_lapse() -> None:
     assert rig.fences.held(rig.unit)
 
 
+def test_who_asks_after_a_stall_has_the_lapse_told_before_the_answer() -> None:
+    rig = FenceRig()
+    assert rig.fences.steady()
+    rig.take()
+    rig.clock.advance(60)
+    assert rig.fences.steady()
+    rig.clock._now += 60
+    assert not rig.fences.steady()
+    assert rig.holder.heard == ["lapsed"]
+    rig.clock.run_until_idle()
+    assert rig.holder.heard == ["lapsed", "retaken"]
+    assert rig.fences.steady()
+
+
 def test_a_keeper_without_fences_keeps_no_timer() -> None:
     rig = FenceRig()
     rig.take()

@@ -224,6 +224,24 @@ def test_a_read_that_a_leg_answers_when_it_is_current_no_more_is_made_anew() -> 
     assert results == [pattern(1)]
 
 
+def test_what_the_legs_answered_while_the_daemon_stood_still_is_acknowledged_once_the_fence_is_verified() -> None:
+    formed = Formed()
+    fences = formed.world.fences
+    (unit,) = formed.secondary.virtual_device.units
+
+    def stood_still() -> bool:
+        formed.pair.mirror.steady = None
+        fences.lapse(unit)
+        return False
+
+    formed.pair.mirror.steady = stood_still
+    answers = formed.world.write(formed.primary, 16, pattern(1))
+    formed.world.scheduler.run_until_idle()
+    assert answers == []
+    fences.retake(unit)
+    assert answers == [None]
+
+
 def test_a_split_pair_writes_the_primary_alone_and_marks_first() -> None:
     formed = Formed()
     assert formed.world.command(formed.pair, ArrayOut.PAIR_SPLIT) is None

@@ -68,6 +68,20 @@ def test_an_error_is_told_once_and_the_record_is_tried_again_until_it_is_stable(
     assert len(answers) == 1
 
 
+def test_a_record_that_comes_while_another_one_fails_is_tried_again_as_well() -> None:
+    world = World()
+    world.directory.error = OSError(28, "No space left on device")
+    answers: list[Exception | None] = []
+    world.writer.store(RECORD, answers.append)
+    world.writer.store(replace(RECORD, pace_mib_s=7), answers.append)
+    world.scheduler.run_until_idle()
+    world.directory.error = None
+    world.scheduler.advance(5)
+    assert world.stable == 1
+    assert world.stored().pace_mib_s == 7
+    assert [type(answer) for answer in answers] == [OSError, type(None)]
+
+
 def test_nothing_is_written_after_close() -> None:
     world = World()
     world.directory.error = OSError(28, "No space left on device")
