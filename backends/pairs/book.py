@@ -37,7 +37,14 @@ from scsi.array_commands import (
     PairCreate,
     PairRow,
 )
-from scsi.errors import InternalTargetFailure, InvalidFieldInCdb, NoSuchPair, PairStateForbids, ScsiError
+from scsi.errors import (
+    InternalTargetFailure,
+    InvalidFieldInCdb,
+    NoSuchPair,
+    PairSideNotReady,
+    PairStateForbids,
+    ScsiError,
+)
 from scsi.nexus import Nexus
 
 PAIR_STATE_CHANGED = 0x80, 0x80  # ASC, ASCQ of the unit attention
@@ -244,12 +251,20 @@ class PairBook:
                     wait_for_all(end_all, lambda: done(None))
                     go_on()
                 else:
-                    for operations in all_operations:
-                        operations.let_go()
-                    end(InternalTargetFailure(f"the pair could not be ended: {result}"))
+                    give_back(InternalTargetFailure(f"the pair could not be ended: {result}"))
 
+            if any(any(pair.faults.stragglers) for pair in pairs):
+                # One that lands later would be over what a host has written to the LU by then.
+                over()
+                give_back(PairSideNotReady("a write that nobody waits for is still under way to a leg"))
+                return
             numbers = [pair.number for pair in pairs]
             self._workers.submit(lambda: self._store.unlist_pairs(numbers), unlisted)
+
+        def give_back(error: ScsiError) -> None:
+            for operations in all_operations:
+                operations.let_go()
+            end(error)
 
         def end(error: ScsiError) -> None:
             done(error)

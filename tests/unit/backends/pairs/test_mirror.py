@@ -320,16 +320,18 @@ def test_a_leg_that_does_not_answer_is_lost_within_15_seconds() -> None:
     assert formed.pair.faults.stragglers == [0, 0]
 
 
-def test_no_resync_begins_while_the_lost_leg_may_still_write_old_data() -> None:
+@pytest.mark.parametrize("command", [ArrayOut.PAIR_RESYNC, ArrayOut.PAIR_DELETE])
+def test_neither_resync_nor_delete_while_the_lost_leg_may_still_write_old_data(command: ArrayOut) -> None:
     formed = Formed()
     formed.world.written(formed.primary, 0, pattern(0))
     formed.legs[1].hold = is_write
     wait(formed.world, formed.world.write(formed.primary, 16, pattern(1)))
-    refusal = formed.world.command(formed.pair, ArrayOut.PAIR_RESYNC)
+    refusal = formed.world.command(formed.pair, command)
     assert refusal is not None
     assert (refusal.key, refusal.asc, refusal.ascq) == (2, 0x80, 6)
+    assert formed.world.written(formed.primary, 32, pattern(2)) is None
     formed.legs[1].release_all()
-    assert formed.world.command(formed.pair, ArrayOut.PAIR_RESYNC) is None
+    assert formed.world.command(formed.pair, command) is None
 
 
 def test_when_no_leg_answers_the_host_gets_an_error_and_the_pair_stays() -> None:
