@@ -44,7 +44,8 @@ class Flushes:
     def flush(self, leg: int, done: Done) -> None:
         """Make every write acknowledged through the LU of `leg` stable."""
         mirror = self.mirror
-        if leg == mirror.primary and mirror.mirrored:
+        # Not by the current leg alone before it is stable that it is alone: a crash would bring the other one back.
+        if leg == mirror.primary and (mirror.mirrored or mirror.held_for(STATE_HOLD)):
             self.arm()
             BothFlush(self, done, for_host=True).retry()
         else:

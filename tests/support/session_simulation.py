@@ -133,6 +133,7 @@ class SessionSimulation(Simulation):
         world.scheduler.advance(12.0)  # reads that wait for the link end, too
         if any(self.in_flight.values()) or self._array_away():
             return
+        self.life += 1  # what reads find from now on is not for those who wait now
         pair = self.pair
         record = pair.record
         whole = record.state is PairState.PAIR and not record.unverified and not pair.mirror.dirty.dirty_bits
