@@ -91,7 +91,12 @@ def test_a_life_of_thin_legs_that_once_broke_a_promise_keeps_it(seed: int) -> No
 
 
 @pytest.mark.parametrize(
-    "seed", [pytest.param(12, id="a read that waited for the link is not answered by a leg that was left meanwhile")]
+    "seed",
+    [
+        pytest.param(24, id="what was answered while annexd stood still waits until the fence is verified"),
+        pytest.param(41, id="a read that waited for the link is not answered by a leg that was left meanwhile"),
+        pytest.param(6437, id="a flush is not answered by one leg before it is on record that it is alone"),
+    ],
 )
 def test_a_life_over_real_sessions_that_once_broke_a_promise_keeps_it(seed: int) -> None:
     SessionSimulation(seed).run()
