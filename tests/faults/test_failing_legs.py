@@ -1,4 +1,7 @@
-"""Legs that take half of a command (F5), and blocks that can not be copied (F26); a second annexd is the array."""
+"""Legs that take half of a command (F5), or nothing at all (F9), and blocks that can not be copied (F26).
+
+A second annexd is the array.
+"""
 
 from __future__ import annotations
 
@@ -93,6 +96,24 @@ def test_f05_the_link_ends_within_the_data_of_writes(pair: TwoAnnexds) -> None:
         for _ in range(5):
             pair.link.break_after(rng.randint(1, 300_000))
             load.run(host, 4 * DEPTH)
+    assert load.failed == []
+    pair.compare(load)
+
+
+@pytest.mark.parametrize("name", ["full", "locked"])
+def test_f09_an_array_without_space_or_that_is_read_only_is_lost_and_copied_to_again(
+    pair: TwoAnnexds, name: str
+) -> None:
+    load = Load(SLOTS, seed=9)
+    with Host(pair.annexd.port) as host:
+        load.run(host, 50)
+        pair.array.choose(name, 0)
+        load.run(host, 100)
+        assert the_pair(host).state == PairState.PSUE
+        assert load.check(host) == []
+        pair.array.heal()
+        resync(host)
+        load.run(host, 50)
     assert load.failed == []
     pair.compare(load)
 

@@ -6,6 +6,7 @@
 | `dead leg N COUNT` | the same, but only the leg dies: each write is half done and fails, while the file is there |
 | `torn COUNT` | as the first, of writes that are not a pair's: for an annexd that is the array |
 | `slow MS` | each read and write takes so much longer, however many there are; of those that are not a pair's |
+| `full 0`, `locked 0` | each write fails that is not a pair's: there is no space left, or the device is read-only |
 | `bad reads LBA`, `bad writes LBA` | what touches the block, and is not a pair's write, fails with a medium error |
 """
 
@@ -27,6 +28,8 @@ def install(fault: Fault) -> None:
     from scsi.volume import Fault as Why
     from scsi.volume import VolumeError
 
+    refusals = {"full": Why.NO_SPACE, "locked": Why.WRITE_PROTECTED}
+
     def write(original: Callable[..., None]) -> Callable[..., None]:
         def wrapper(device: VirtualDevice, lba: int, data: Any, fua: bool, done: Callable[[Any], None]) -> None:
             mirrored = isinstance(getattr(done, "__self__", None), MirroredWrite)
@@ -38,6 +41,8 @@ def install(fault: Fault) -> None:
                 original(device, lba, half, fua, lambda _error: done(VolumeError(Why.HARDWARE, "the leg is dead")))
             elif not mirrored and _touches(fault, "bad writes", lba, len(data) // BLOCK_BYTES):
                 done(VolumeError(Why.WRITE_ERROR, "a bad block"))
+            elif not mirrored and (chosen := fault.chosen()) is not None and chosen[0] in refusals:
+                done(VolumeError(refusals[chosen[0]], "as chosen"))
             elif not mirrored and (delay_s := _delay_s(fault)):
                 asyncio.get_running_loop().call_later(delay_s, original, device, lba, data, fua, done)
             else:
