@@ -71,6 +71,32 @@ def test_f22_a_reservation_that_a_third_party_resets_is_taken_again_and_what_cam
     pair.compare(load)
 
 
+def test_a_second_host_is_kept_out_from_create_to_delete_and_what_it_wrote_while_annexd_was_down_is_undone(
+    pair: Paired,
+) -> None:
+    def fenced(host: Host, state: PairState) -> None:
+        wait_until(host, lambda row: row.state == state and bool(row.flags & PairFlag.FENCE_HELD))
+        assert write_behind_its_back(pair, FREE_LBA) == "RESERVATION CONFLICT"
+
+    with Host(pair.annexd.port) as host:
+        fenced(host, PairState.PAIR)
+        assert array_out(host, ArrayOut.PAIR_SPLIT).status == GOOD
+        fenced(host, PairState.PSUS)
+        assert array_out(host, ArrayOut.PAIR_RESYNC).status == GOOD
+        fenced(host, PairState.PAIR)
+    for end in (pair.annexd.kill, pair.annexd.stop):
+        end()
+        assert write_behind_its_back(pair, FREE_LBA) == "GOOD"  # nobody holds the fence of who is not there
+        pair.annexd.start()
+        with Host(pair.annexd.port) as host:
+            fenced(host, PairState.PAIR)
+            wait_until(host, lambda row: not row.flags & PairFlag.UNVERIFIED)
+        assert pair.local.read_bytes() == pair.remote.read_bytes() == bytes(LEG_BYTES)
+    with Host(pair.annexd.port) as host:
+        assert array_out(host, ArrayOut.PAIR_DELETE).status == GOOD
+    assert write_behind_its_back(pair, FREE_LBA) == "GOOD"
+
+
 @pytest.mark.long
 def test_f22_an_array_that_starts_anew_under_load_is_fenced_again(pair: Paired) -> None:
     load = Load(SLOTS, seed=23)
