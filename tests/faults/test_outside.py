@@ -10,7 +10,7 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from backends.pairs.slot_file import SLOT_BYTES
 from demo.second_host import write_one_block
 from scsi.array_commands import ArrayOut, PairFlag, PairState
 from tests.support.annexd import ROOT
@@ -132,6 +133,61 @@ def test_f16_a_leg_put_back_from_an_old_snapshot_while_annexd_was_down(pair: Pai
     pair.annexd.start()
     pair.compare(load)
     assert "differ between its legs" in pair.annexd.log() or not clean
+
+
+def cut(file: Path) -> None:
+    os.truncate(file, 100)
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    for at in range(20, len(content), 512):
+        content[at] ^= 0x10
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, cut, flip], ids=["lost", "cut", "flipped"])
+def test_f20_marks_that_are_lost_or_damaged_mean_that_everything_is_copied(
+    pair: Paired, damage: Callable[[Path], None]
+) -> None:
+    load = Load(SLOTS, seed=20)
+    with Host(pair.annexd.port) as host:
+        load.run(host, 100)
+        assert array_out(host, ArrayOut.PAIR_SPLIT).status == GOOD
+        load.run(host, 20)  # some of it differs, and only the marks say what
+    pair.annexd.stop()
+    damage(pair.annexd.folder / "state/pairs/pair-000001.marks")
+    pair.annexd.start()
+    with Host(pair.annexd.port) as host:
+        row = the_pair(host)
+        assert (row.state, row.out_of_sync_blocks) == (PairState.PSUS, LEG_BYTES // BLOCK_BYTES)
+        wait_until(host, lambda _: array_out(host, ArrayOut.PAIR_RESYNC).status == GOOD)
+    pair.compare(load)
+    assert load.failed == []
+
+
+def test_f21_a_damaged_slot_of_the_record_leaves_the_other_one(pair: Paired) -> None:
+    load = Load(SLOTS, seed=21)
+    with Host(pair.annexd.port) as host:
+        load.run(host, 100)
+        assert array_out(host, ArrayOut.PAIR_SPLIT).status == GOOD
+    record = pair.annexd.folder / "state/pairs/pair-000001.state"
+    for slot in (0, 1):
+        pair.annexd.stop()
+        with record.open("r+b") as file:
+            file.seek(slot * SLOT_BYTES + 40)
+            file.write(b"\xff" * 8)
+        pair.annexd.start()
+        with Host(pair.annexd.port) as host:
+            assert the_pair(host).state == PairState.PSUS
+            load.run(host, 20)
+            wait_until(host, lambda _: array_out(host, ArrayOut.PAIR_RESYNC).status == GOOD)
+            wait_for_pair(host, PairState.PAIR)
+            assert array_out(host, ArrayOut.PAIR_SPLIT).status == GOOD
+    with Host(pair.annexd.port) as host:
+        assert array_out(host, ArrayOut.PAIR_RESYNC).status == GOOD
+    pair.compare(load)
+    assert load.failed == []
 
 
 def groups_of(ranges: list[dict[str, int]]) -> list[int]:
