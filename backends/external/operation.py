@@ -34,7 +34,6 @@ LONGEST_PAUSE_S: Final = 1.0
 SHORTEST_TIMEOUT_S: Final = 1.0
 _GOOD: Final = Status.GOOD.value
 NO_SENSE: Final = (0, 0, 0)
-_NO_DATA: Final = b""
 _SAMPLED: Final = 15  # one command in 16 is measured
 
 

@@ -13,8 +13,10 @@ after what was sent has gone when `closing` is set. While the transport is full 
 `data_to_send()` nor reads from the socket: what waits stays charged to the session's memory, and its commands wait in
 line.
 
-`wake` is called at most once until the next `data_to_send()`, and never from within the calls above. It may be called
-from within `ScsiCommand.complete()` and from another connection's calls, so it should only schedule.
+`wake` is called when there is something to send, and never from within the calls above. It may be called from within
+`ScsiCommand.complete()` and from another connection's calls, so it should only schedule. Until the next `data_to_send()`
+it is called again only while `much_to_send` holds: then what waits may be sent there and then, and the rest, events
+first of all, when what was scheduled runs.
 
 None of these methods raises, whatever the peer sent.
 """
