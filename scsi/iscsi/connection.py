@@ -14,9 +14,9 @@ after what was sent has gone when `closing` is set. While the transport is full 
 line.
 
 `wake` is called when there is something to send, and never from within the calls above. It may be called from within
-`ScsiCommand.complete()` and from another connection's calls, so it should only schedule. Until the next `data_to_send()`
-it is called again only while `much_to_send` holds: then what waits may be sent there and then, and the rest, events
-first of all, when what was scheduled runs.
+`ScsiCommand.complete()` and from another connection's calls, so it should only schedule. Until the next
+`data_to_send()` it is called again only while `much_to_send` holds: then what waits may be sent there and then, and the
+rest, events first of all, when what was scheduled runs.
 
 None of these methods raises, whatever the peer sent.
 """
