@@ -13,6 +13,8 @@ from backends.external.array import ExternalArray
 from backends.external.fence import FenceKeeper
 from backends.pairs.mirror_faults import STATE_HOLD
 from backends.pairs.pair import PairOptions
+from backends.pairs.states import MIRRORED
+from backends.pairs.store import PairRecord
 from backends.regions import Region
 from backends.virtual_device import VirtualDevice
 from scsi.array_commands import ArrayOut, PairState
@@ -154,6 +156,9 @@ class SessionSimulation(Simulation):
         else:
             raise self._violation(f"can not be formed anew: {formed}")
         self.contents = [lead, lead]
+        formed_as = self.pair.record
+        if formed_as.state not in MIRRORED:
+            self.contents[1 - formed_as.current] = lead.forgotten()  # a leg was lost before anybody could watch
         self.history.clear()
         self._watch()
         self._note(f"deleted in {record.state.name}, and formed anew")
@@ -162,6 +167,12 @@ class SessionSimulation(Simulation):
         """Let whatever is sent from now on be long on its way, or not any more."""
         self.world.array.delay_s = self.rng.choice((0.0, 0.0, 0.3, 2.0, 7.0))
         self._note(f"the link takes {self.world.array.delay_s} s")
+
+    def _changed(self, before: PairRecord, after: PairRecord) -> None:
+        super()._changed(before, after)
+        if before.current != after.current == self.external_leg and self._fenced():
+            # The other leg was lost before annex could learn that the fence was: there is nothing else to be read.
+            self.contents[after.current].foreign |= self.foreign
 
     def _fenced(self) -> bool:
         return self.world.keeper.held(self.world.unit)
