@@ -243,6 +243,7 @@ class FenceKeeper:
         fence.unit.reserve(lambda error: self._reserved(fence, error))
 
     def _reserved(self, fence: _Fence, error: VolumeError | None) -> None:
+        self.steady()  # an answer from before a stall says nothing about what came in it
         if error is None and fence.suspect and fence.unit.reachable:
             self._reserve(fence)  # it may have been dropped again before its answer came
             return
@@ -287,6 +288,7 @@ class FenceKeeper:
             return
 
         def answered(error: VolumeError | None) -> None:
+            self.steady()
             if error is None and fence.suspect:
                 error = VolumeError(Fault.BUSY, f"{fence.unit.name}: reset while it was being reserved")
             if error is None:

@@ -249,6 +249,23 @@ def test_a_lapse_while_reserve_is_in_flight_has_it_sent_again() -> None:
     assert rig.holder.heard == ["lapsed", "retaken"]
 
 
+def test_a_stall_while_reserve_is_in_flight_has_it_sent_again() -> None:
+    rig = FenceRig()
+    rig.take()
+    rig.array.journal.clear()
+    rig.fences.unit_lapsed(rig.unit, "a reset")
+
+    def stand_still() -> None:
+        rig.array.before_answer.clear()
+        rig.clock._now += 60  # what was answered before it says nothing of what happened in it
+
+    rig.array.before_answer[RESERVE] = stand_still
+    rig.clock.run_until_idle()
+    assert rig.array.operations(RESERVE) == [RESERVE, RESERVE]
+    assert rig.fences.held(rig.unit)
+    assert rig.holder.heard == ["lapsed", "retaken"]
+
+
 def test_after_a_lost_link_the_fence_is_back_before_the_unit_is_ready() -> None:
     rig = FenceRig()
     rig.take()
