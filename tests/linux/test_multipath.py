@@ -39,7 +39,8 @@ until multipathd show status >/dev/null 2>&1; do sleep 0.05; done
 STOP = """
 multipathd shutdown
 while pidof -q multipathd; do sleep 0.05; done
-multipath -F
+# udev looks at a disk whenever one who wrote to it has closed it, and the map is in use for that time.
+until multipath -F; do sleep 0.05; done
 """
 # Prints the map once so many of its paths are usable.
 WAIT_FOR_PATHS = """
