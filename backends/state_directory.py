@@ -81,6 +81,7 @@ class StateDirectory:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._check_owner()
             self._take_lock()
+            self._sync()  # a daemon that was killed may have left a file's new name in memory alone
             self._check_origin(machine(), adopt=adopt)
             self.initiator_name = self._identity(random_bytes)
         except OSError as error:

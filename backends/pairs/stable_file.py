@@ -36,7 +36,11 @@ class StableDirectory(Protocol):
     def names(self) -> list[str]: ...
 
     def open(self, name: str) -> StableFile:
-        """Open an existing file; raises OSError."""
+        """Open an existing file; raises OSError.
+
+        What it holds is stable when this returns. A daemon that was killed may have left it in the page cache alone,
+        and whoever acts on what is read here must find the same after a power cut.
+        """
 
     def create(self, name: str, size: int) -> StableFile:
         """Make a file of zeros, its name stable; one that has the name already is replaced. Raises OSError."""
@@ -87,7 +91,13 @@ class OsDirectory:
         return sorted(entry.name for entry in self._path.iterdir())
 
     def open(self, name: str) -> OsFile:
-        return OsFile(os.open(self._path / name, os.O_RDWR | os.O_CLOEXEC))
+        file = OsFile(os.open(self._path / name, os.O_RDWR | os.O_CLOEXEC))
+        try:
+            file.sync()
+        except OSError:
+            file.close()
+            raise
+        return file
 
     def create(self, name: str, size: int) -> OsFile:
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC

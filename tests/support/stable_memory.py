@@ -78,6 +78,7 @@ class MemoryDirectory:
     def open(self, name: str) -> MemoryFile:
         if name not in self.files:
             raise FileNotFoundError(2, "No such file or directory", name)
+        self.files[name].sync()
         return self.files[name]
 
     def create(self, name: str, size: int) -> MemoryFile:
@@ -95,6 +96,14 @@ class MemoryDirectory:
             raise Crash
         if self.error is not None:
             raise self.error
+
+    def as_after_a_crash(self) -> MemoryDirectory:
+        """Give what a crash now leaves for certain: a copy, with nothing in it that was not synced."""
+        left = MemoryDirectory()
+        for name, file in self.files.items():
+            left.files[name] = MemoryFile(left, 0)
+            left.files[name].data = bytearray(file.stable)
+        return left
 
     def crash(self, rng: random.Random) -> None:
         """Stop the machine: what was not synced is kept or lost by chance."""

@@ -153,6 +153,16 @@ def test_f24_after_a_crash_at_any_step_the_content_is_old_or_new(place: Path, mo
     assert seen == {(False, '{"a": 1}'), (False, '{"a": 2}'), (True, '{"a": 2}')}
 
 
+def test_a_new_name_that_a_killed_daemon_left_unsynced_is_stable_before_it_is_read(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    StateDirectory(place).close()
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    StateDirectory(place).close()
+    assert synced == [place.stat().st_ino]
+
+
 def test_write_after_an_interrupted_one_works(place: Path) -> None:
     state = StateDirectory(place)
     state.write("mapping", {"a": 1})

@@ -76,6 +76,18 @@ def test_a_log_formatted_clean_comes_back_clean() -> None:
     assert world.dirty.dirty_blocks() == 0
 
 
+def test_a_mark_that_a_killed_daemon_left_unsynced_is_stable_before_it_is_relied_on() -> None:
+    world = World()
+    world.file.sync, sync = lambda: None, world.file.sync  # type: ignore[method-assign]  # killed before that
+    world.opened(3)
+    world.file.sync = sync  # type: ignore[method-assign]
+    world.start()
+    assert world.open(3) == [None]
+    world.directory = world.directory.as_after_a_crash()
+    world.start()
+    assert world.dirty_extents() == {3}
+
+
 def test_an_extent_is_open_only_once_that_is_stable() -> None:
     world = World()
     world.workers.held = True

@@ -49,8 +49,8 @@ def test_records_that_come_while_one_is_written_are_written_as_one() -> None:
     world.scheduler.run_until_idle()
     assert answers == [None] * 5
     assert world.stable == 1, "not before the newest is stable"
-    assert world.stored().pace_mib_s == 4
     assert world.directory.steps == 1 + 2 * 4
+    assert world.stored().pace_mib_s == 4
 
 
 def test_an_error_is_told_once_and_the_record_is_tried_again_until_it_is_stable() -> None:

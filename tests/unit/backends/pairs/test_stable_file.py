@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,32 @@ def test_files_and_directory_are_for_the_owner_alone(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         OsDirectory(tmp_path).open("none")
+
+
+def test_what_a_killed_daemon_left_unsynced_is_stable_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = OsDirectory(tmp_path)
+    directory.create("one", 10).close()
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    directory.open("one").close()
+    assert synced == [(tmp_path / "one").stat().st_ino]
+
+
+def test_a_file_that_can_not_be_made_stable_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = OsDirectory(tmp_path)
+    directory.create("one", 10).close()
+
+    def open_files() -> list[str]:
+        return sorted(entry.name for entry in Path("/proc/self/fd").iterdir())
+
+    before = open_files()
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        directory.open("one")
+    assert open_files() == before
