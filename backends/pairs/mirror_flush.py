@@ -126,10 +126,19 @@ class BothFlush:
         def answered(error: VolumeError | None) -> None:
             self._errors[leg] = error
             self._pending &= ~(1 << leg)
+            if error is not None and not self._is_path_fault(leg):
+                self._failed(leg, error)
             if not self._pending:
                 self._ended()
 
         return answered
+
+    def _failed(self, leg: int, error: VolumeError) -> None:
+        """A leg's flush failed: known before any other flush is answered, which may find nothing left to fail for."""
+        keeper = self._flushes.keeper
+        if self._mirror.mirrored:
+            keeper.leg_lost(leg, error)
+        keeper.flush_failed(leg, error)
 
     def _wait(self) -> None:
         if self._for_host:
@@ -140,20 +149,12 @@ class BothFlush:
     def _ended(self) -> None:
         mirror, flushes = self._mirror, self._flushes
         away = [leg for leg in (0, 1) if self._is_path_fault(leg)]
-        lost = [leg for leg in (0, 1) if self._errors[leg] is not None and leg not in away]
-        if lost:
-            if mirror.mirrored:
-                leg = lost[0] if len(lost) == 1 else 1 - mirror.current
-                flushes.keeper.leg_lost(leg, self._error(leg))
-            for leg in lost:
-                flushes.keeper.flush_failed(leg, self._error(leg))
-            self._answer_degraded(lost)
+        if flushes.keeper.failed_flushes & ~self._failed_before:  # of this flush, or of another one meanwhile
+            self._answer_degraded()
         elif away:
             for leg in away:
                 flushes.keeper.leg_away(leg, self._error(leg))
             self._wait()
-        elif flushes.keeper.failed_flushes & ~self._failed_before:
-            self._done(_FAILED_BEFORE)  # another one, under way at the same time, has failed
         else:
             mirror.flushed = max(mirror.flushed, self._mark)
             mirror.unflushed = {at for at in mirror.unflushed if mirror.log.open.get(at, 0) > self._mark}
@@ -168,12 +169,12 @@ class BothFlush:
         assert error is not None
         return error
 
-    def _answer_degraded(self, lost: list[int]) -> None:
-        current = self._mirror.current
-        if not self._for_host or current in lost:
-            self._done(self._errors[current] or self._errors[lost[0]])
-        elif self._flushes.keeper.fence_level is FenceLevel.DATA:
-            self._done(VolumeError(Fault.NOT_MIRRORED, str(self._errors[lost[0]])))
+    def _answer_degraded(self) -> None:
+        current, keeper = self._mirror.current, self._flushes.keeper
+        if not self._for_host or keeper.failed_flushes & (1 << current):
+            self._done(self._errors[current] or _FAILED_BEFORE)
+        elif keeper.fence_level is FenceLevel.DATA:
+            self._done(VolumeError(Fault.NOT_MIRRORED, str(self._errors[1 - current] or _FAILED_BEFORE)))
         else:
             self.retry()  # held until the state PSUE is stable, then the good leg alone answers
 

@@ -70,6 +70,45 @@ def test_good_for_a_flush_waits_until_the_lost_leg_is_on_record() -> None:
     assert answers == [None, None]
 
 
+def test_i8_a_flush_behind_one_that_has_failed_on_one_leg_is_answered_by_the_other_leg_alone() -> None:
+    formed = Formed()
+    formed.legs[0].hold = is_flush
+    formed.legs[1].fail("flush", Fault.WRITE_ERROR, times=1)
+    first: list[VolumeError | None] = []
+    formed.primary.logical_unit.volume.flush(first.append)
+    assert formed.pair.state is PairState.PSUE, "before leg 0 has answered"
+    second: list[VolumeError | None] = []
+    formed.primary.logical_unit.volume.flush(second.append)  # leg 1 has forgotten by now what it could not write
+    formed.world.scheduler.run_until_idle()
+    assert second == []
+    formed.legs[0].hold = False
+    formed.legs[0].release_all()
+    assert [formed.world.ended(answers) for answers in (first, second)] == [None, None]
+
+
+@pytest.mark.parametrize(("level", "expected"), [(FenceLevel.STATUS, None), (FenceLevel.DATA, Fault.NOT_MIRRORED)])
+def test_i8_a_flush_beside_one_that_fails_on_one_leg_does_not_stand_on_that_leg(
+    level: FenceLevel, expected: Fault | None
+) -> None:
+    formed = Formed(level)
+    for leg in formed.legs:
+        leg.hold = is_flush
+    begun: list[list[VolumeError | None]] = [[], []]
+    for answers in begun:
+        formed.primary.logical_unit.volume.flush(answers.append)
+    formed.legs[1].held[0].finish(VolumeError(Fault.WRITE_ERROR, "planned"))
+    formed.legs[1].held[1].finish(None)
+    for leg in formed.legs:
+        leg.hold = False
+    formed.legs[0].journal.clear()
+    formed.legs[0].release_all()
+    for answers in begun:
+        error = formed.world.ended(answers)
+        assert (error.fault if error else None) is expected
+    assert formed.pair.record.failed_flushes == 0b10
+    assert formed.legs[0].operations().count("flush") == (2 if expected is None else 0), "once PSUE is stable"
+
+
 def test_a_failed_flush_of_both_legs_is_not_forgotten_by_one_that_works() -> None:
     formed = Formed()
     for leg in formed.legs:
