@@ -98,6 +98,11 @@ class MirroredWrite(Place):
         self.mirror.leave(self)
 
     @property
+    def landed(self) -> int:
+        """Bit set of the legs that have it, once none is pending."""
+        return self.legs if self.errors is None else self.legs & ~sum(1 << leg for leg in self.errors)
+
+    @property
     def answered(self) -> bool:
         return self.done is _answered
 

@@ -89,7 +89,7 @@ class WriteFaults:
         self._keeper = keeper
         self._limits = limits
         self._stalled: list[tuple[MirroredWrite, int]] = []
-        self._unverified: list[MirroredWrite] = []  # both legs have it; acknowledged when the fence is verified (I6)
+        self._unverified: list[MirroredWrite] = []  # the legs have it; acknowledged when the fence is verified (I6)
         self._unstable: list[MirroredWrite] = []  # acknowledged when the new state is stable (I2)
         self._closed = False
         mirror.faults = self
@@ -112,10 +112,7 @@ class WriteFaults:
     def ended(self, write: MirroredWrite) -> None:
         errors = write.errors
         if errors is None:
-            if self._mirror.lapsed & write.legs and not write.answered:
-                self._unverified.append(write)
-            else:
-                write.finish(None)
+            self._acknowledge(write)
             return
         if write.legs != BOTH:
             write.finish(next(iter(errors.values())))
@@ -139,6 +136,16 @@ class WriteFaults:
             write.finish(VolumeError(Fault.NOT_MIRRORED, str(write.errors[lost])))
         elif mirror.held_for(STATE_HOLD):
             self._unstable.append(write)
+        else:
+            self._acknowledge(write)
+
+    def _acknowledge(self, write: MirroredWrite) -> None:
+        """Answer GOOD, once the fences of the legs that have the write are verified (I6)."""
+        mirror = self._mirror
+        if mirror.steady is not None:
+            mirror.steady()  # if annexd stood still, they have lapsed now
+        if mirror.lapsed & write.landed and not write.answered:
+            self._unverified.append(write)
         else:
             write.finish(None)
 
@@ -181,7 +188,7 @@ class WriteFaults:
             else:
                 write.send(leg)
         for write in waiting:
-            if lapsed & write.legs:
+            if lapsed & write.landed:
                 self._unverified.append(write)
             else:
                 write.finish(None)
@@ -190,7 +197,10 @@ class WriteFaults:
         """The new state is on stable storage, or could not be put there."""
         waiting, self._unstable = self._unstable, []
         for write in waiting:
-            write.finish(None if error is None else _mark_failed(f"the state could not be made stable: {error}"))
+            if error is None:
+                self._acknowledge(write)
+            else:
+                write.finish(_mark_failed(f"the state could not be made stable: {error}"))
 
     def _in_flight(self) -> list[MirroredWrite]:
         return [place for place in self._mirror.order.places() if isinstance(place, MirroredWrite) and place.pending]

@@ -155,6 +155,33 @@ def test_nothing_is_acknowledged_while_the_fence_is_not_verified() -> None:
     assert [operation.name for operation in formed.legs[1].journal].count("read") >= 10, "the legs were compared"
 
 
+@pytest.mark.parametrize("stood_still", [False, True])
+def test_i6_what_the_external_leg_alone_has_is_not_acknowledged_before_its_fence_is_verified(
+    *, stood_still: bool
+) -> None:
+    formed = Formed(STATUS)
+    formed.world.workers.held = True
+    formed.legs[0].fail("write", Fault.WRITE_ERROR, 16, 8)
+    answers = formed.world.write(formed.primary, 16, pattern(1))
+    formed.world.scheduler.run_until_idle()
+    if stood_still:  # and nobody has noticed yet
+
+        def notice() -> bool:
+            formed.pair.mirror.steady = None
+            formed.world.fences.lapse(formed.unit)
+            return False
+
+        formed.pair.mirror.steady = notice
+    else:
+        formed.world.fences.lapse(formed.unit)
+    formed.world.workers.run_held()
+    formed.world.scheduler.run_until_idle()
+    assert formed.pair.record.current == 1
+    assert answers == []
+    formed.world.fences.retake(formed.unit)
+    assert formed.world.ended(answers) is None
+
+
 def test_a_write_under_way_when_the_link_is_lost_is_sent_again_before_any_newer_one() -> None:
     formed = Formed(STATUS)
     formed.legs[1].hold = is_write
