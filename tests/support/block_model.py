@@ -11,6 +11,8 @@ import enum
 import struct
 from dataclasses import dataclass
 
+from scsi.volume import Buffer
+
 _HEAD = struct.Struct(">QQ")
 INITIAL = 0
 FOREIGN = b"\xee"
@@ -176,6 +178,12 @@ def content(version: int, lba: int, block_bytes: int) -> bytes:
     """Give a block that tells which write it is from, from its first byte to its last."""
     head = _HEAD.pack(version, lba)
     return head + bytes(block_bytes - 2 * len(head)) + head
+
+
+def version_of(block: Buffer) -> int:
+    """Read which write a block says it is from."""
+    version: int = _HEAD.unpack_from(block)[0]
+    return version
 
 
 def data_of(write: Write, block_bytes: int) -> bytes:

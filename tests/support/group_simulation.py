@@ -17,8 +17,9 @@ from backends.pairs.states import MIRRORED, PairCommand
 from scsi.array_commands import FenceLevel, PairState
 from scsi.volume import Fault, VolumeError
 from tests.support.block_model import content
-from tests.support.pair_simulation import SimWorkers, Violation
+from tests.support.pair_simulation import SimWorkers
 from tests.support.pair_world import FakeLogicalUnit, FakePresentedUnit, FakeUnit, PairWorld, naa_of
+from tests.support.promises import Violation
 from tests.support.sim_leg import SimLeg
 
 BLOCK_BYTES = 4096

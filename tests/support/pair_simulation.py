@@ -26,6 +26,7 @@ from tests.support import commands
 from tests.support.block_model import FOREIGN, BlockModel, Kind, Write, content, data_of
 from tests.support.clock import VirtualScheduler
 from tests.support.pair_world import FakeLogicalUnit, FakePresentedUnit, FakeUnit, PairWorld, naa_of
+from tests.support.promises import Promises, Violation
 from tests.support.sim_leg import SimLeg
 from tests.support.stable_memory import Crash
 from tests.support.workers import VirtualWorkers
@@ -53,10 +54,6 @@ class Compare(commands.FakeCommand):
     ) -> None:
         super().complete(status, data_in, sense, data_out_used)
         self._ended(self)
-
-
-class Violation(AssertionError):
-    """An invariant does not hold."""
 
 
 class SimWorkers(VirtualWorkers):
@@ -163,6 +160,7 @@ class Simulation:
         self.foreign: set[int] = set()
         # A failed flush that could not be recorded, as the state disk failed too, is forgotten with the daemon.
         self.flushes_count = True
+        self.promises = Promises(self)
         self.history: list[tuple[PairRecord, list[BlockModel]]] = []
         self.story: list[str] = []
         self.life = 0  # of the daemon
@@ -181,12 +179,21 @@ class Simulation:
 
     def run(self) -> None:
         """Live, then heal, then compare."""
+        try:
+            self._live()
+        except Violation:
+            raise
+        except Exception as error:
+            raise self.violation(f"I9: annexd dies of {error!r}") from error
+
+    def _live(self) -> None:
         self._create()
         actions = self._actions()
         for _ in range(self.steps):
             (action,) = self.rng.choices([a for a, _ in actions], [w for _, w in actions])
             action()
             self._let_time_pass()
+            self.promises.passed()
         self._heal()
 
     def _actions(self) -> list[tuple[Callable[[], None], float]]:
@@ -215,7 +222,7 @@ class Simulation:
         now = self.world.scheduler.now()
         for issued in self.unanswered.values():
             if now - issued > ANSWER_S and self._pair_mirrored():
-                raise self._violation(f"a write waits for {now - issued:.1f} s")
+                raise self.violation(f"I9: a write waits for {now - issued:.1f} s")
 
     @property
     def pair(self) -> Pair:
@@ -227,7 +234,8 @@ class Simulation:
     def _note(self, text: str) -> None:
         self.story.append(f"{self.world.scheduler.now():9.3f} {text}")
 
-    def _violation(self, text: str) -> Violation:
+    def violation(self, text: str) -> Violation:
+        """Make the error that tells of a broken promise, and of what went before."""
         tail = "\n".join(self.story[-60:])
         return Violation(f"seed {self.seed}: {text}\n{tail}")
 
@@ -281,9 +289,9 @@ class Simulation:
         """Note a write, and give what is to be told how it ended."""
         self.version += 1
         write = Write(self.version, lba, blocks, self.world.scheduler.now(), kind=kind)
-        pair = self.pair
         model = self._model(leg)
         model.issue(write)
+        self.promises.issued(write)
         self.in_flight[leg].append(write)
         self.unanswered[write.version] = write.issued
         life = self.life
@@ -291,9 +299,9 @@ class Simulation:
 
         def done(error: VolumeError | None) -> None:
             if life != self.life:
-                raise self._violation(f"v{write.version} was answered by a daemon that is dead")
+                raise self.violation(f"I9: v{write.version} was answered by a daemon that is dead")
             if write.version not in self.unanswered:
-                raise self._violation(f"v{write.version} was answered twice")
+                raise self.violation(f"I9: v{write.version} was answered twice")
             del self.unanswered[write.version]
             self.in_flight[leg].remove(write)
             write.end = self.world.scheduler.now()
@@ -301,7 +309,7 @@ class Simulation:
             if error is not None:
                 self._model(leg).failed(write)
             else:
-                self._check_acknowledged(pair, leg)
+                self.promises.acknowledged(write, leg)
                 self._model(leg).issue(write)
                 self._model(leg).acknowledge(write)
                 if fua and kind is Kind.WRITE:
@@ -340,18 +348,13 @@ class Simulation:
         cdb = struct.pack(">BBQ3xBxx", 0x89, 0, lba, 1)
         host.port.execute(Compare(host.session, cdb, expected + data_of(write, BLOCK_BYTES), ended))
 
-    def _check_acknowledged(self, pair: Pair, leg: int) -> None:
-        record = pair.record
-        if leg != record.primary and not (
-            record.state is PairState.SSWS or (record.state is PairState.PSUS and record.secondary_writable)
-        ):
-            raise self._violation("a write through a secondary that is not writable was acknowledged")
-        if record.state in MIRRORED and not self._fenced() and pair.mirror.mirrored:
-            raise self._violation("I6: acknowledged without a verified fence")
-
-    def _fenced(self) -> bool:
+    def fenced(self) -> bool:
         """Tell whether annex takes the fence for held."""
         return not self.world.fences.lapsed
+
+    def open_to_others(self) -> bool:
+        """Tell whether somebody else could write to the external leg now."""
+        return bool(self.world.fences.lapsed)
 
     def _model(self, leg: int) -> BlockModel:
         """What the LU of a leg shows."""
@@ -391,6 +394,7 @@ class Simulation:
         if before != after:
             roles = f"primary {after.primary}, current {after.current}"
             self._note(f"state {after.state.name}, {roles}, unverified {after.unverified}")
+        self.promises.changed(before, after)
 
     def _read_some(self) -> None:
         for _ in range(self.rng.choice((1, 3))):
@@ -408,7 +412,8 @@ class Simulation:
                 return
             problem = model.check(lba, bytes(result), issued, before)
             if problem:
-                raise self._violation(f"I4: read through leg {leg}: {problem}")
+                name = "I10" if FOREIGN * BLOCK_BYTES in bytes(result) else "I4"
+                raise self.violation(f"{name}: read through leg {leg}: {problem}")
 
         self._unit(leg).logical_unit.volume.read(lba, blocks, done)
 
@@ -417,9 +422,12 @@ class Simulation:
         life, issued = self.life, self.world.scheduler.now()
         model = self._model(leg)
 
+        begun = self.promises.flush_begins()
+
         def done(error: VolumeError | None) -> None:
             if life == self.life and error is None and self._model(leg) is model and self.flushes_count:
                 self._note("flushed")
+                self.promises.flushed(issued, begun)
                 model.flushed(issued)
 
         self._unit(leg).logical_unit.volume.flush(done)
@@ -455,6 +463,7 @@ class Simulation:
         self._note(f"the link is lost{', and the array its power' if power else ''}")
         if power:
             self._content_lost(self.external_leg)
+            self.promises.power_lost()
         leg.lose_link(VolumeError(Fault.BECOMING_READY, "the link is lost"), power=power)
         world.fences.lapse(world.external)
         # What is written past annex to the leg that a restart would read can not be told from data.
@@ -514,6 +523,7 @@ class Simulation:
     def _restart(self, *, power: bool) -> None:
         world = self.world
         self._note("power cut" if power else "kill -9")
+        self.promises.compared()
         now = world.scheduler.now()
         for leg, writes in self.in_flight.items():
             for write in writes:
@@ -531,6 +541,7 @@ class Simulation:
             device.hung, device.slow_s, device.bad_flushes = False, 0.0, 0
         self._crash_legs(power=power)
         if power:
+            self.promises.power_lost()
             world.directory.crash(self.rng)
         known = self.pair.record.failed_flushes
         world.restart()
@@ -581,7 +592,7 @@ class Simulation:
 
         found = next((contents for stored, contents in reversed(self.history) if key(stored) == key(record)), None)
         if found is None:
-            raise self._violation(f"I7: the pair came back as {record}")
+            raise self.violation(f"I7: the pair came back as {record}")
         self.contents = list(found)
         self.history.clear()
         self._watch()
@@ -640,7 +651,7 @@ class Simulation:
             elif pair.state is PairState.PAIR and pair.mirror.dirty.dirty_bits:
                 self._do(ArrayOut.PAIR_RESYNC, 0)
         else:
-            raise self._violation(f"does not heal: {pair.row()}, {pair.last_error}, waiting {self.unanswered}")
+            raise self.violation(f"does not heal: {pair.row()}, {pair.last_error}, waiting {self.unanswered}")
         if world.legs[0].data != world.legs[1].data:
             bad = [
                 lba
@@ -648,10 +659,10 @@ class Simulation:
                 if world.legs[0].data[lba * BLOCK_BYTES : (lba + 1) * BLOCK_BYTES]
                 != world.legs[1].data[lba * BLOCK_BYTES : (lba + 1) * BLOCK_BYTES]
             ]
-            raise self._violation(f"I3: in PAIR, and the legs differ in blocks {bad[:10]}")
+            raise self.violation(f"I3: in PAIR, and the legs differ in blocks {bad[:10]}")
         problem = self._model(pair.record.primary).check(0, bytes(world.legs[0].data), world.scheduler.now())
         if problem:
-            raise self._violation(f"I1: at the end: {problem}")
+            raise self.violation(f"I1: at the end: {problem}")
 
     def _heal_array(self) -> None:
         self._link_back()

@@ -154,8 +154,9 @@ class SessionSimulation(Simulation):
             self._link_back()
             world.scheduler.advance(1.0)
         else:
-            raise self._violation(f"can not be formed anew: {formed}")
+            raise self.violation(f"can not be formed anew: {formed}")
         self.contents = [lead, lead]
+        self.promises.begin_anew()
         formed_as = self.pair.record
         if formed_as.state not in MIRRORED:
             self.contents[1 - formed_as.current] = lead.forgotten()  # a leg was lost before anybody could watch
@@ -170,12 +171,15 @@ class SessionSimulation(Simulation):
 
     def _changed(self, before: PairRecord, after: PairRecord) -> None:
         super()._changed(before, after)
-        if before.current != after.current == self.external_leg and self._fenced():
+        if before.current != after.current == self.external_leg and self.fenced():
             # The other leg was lost before annex could learn that the fence was: there is nothing else to be read.
             self.contents[after.current].foreign |= self.foreign
 
-    def _fenced(self) -> bool:
+    def fenced(self) -> bool:
         return self.world.keeper.held(self.world.unit)
+
+    def open_to_others(self) -> bool:
+        return self.world.array.open_to_others()
 
     def _array_away(self) -> bool:
         return self.world.unit.fault() is not None
@@ -186,6 +190,7 @@ class SessionSimulation(Simulation):
         self._note(f"the link is cut{', and the array loses its power' if power else ''}")
         if power:
             self._content_lost(self.external_leg)
+            self.promises.power_lost()
             world.array.lose_power()
         world.link.down = True
         world.link.cut()
@@ -231,4 +236,4 @@ class SessionSimulation(Simulation):
         self.world.scheduler.advance(1.0)
 
     def _array_well(self) -> bool:
-        return not self._array_away() and self._fenced()
+        return not self._array_away() and self.fenced()

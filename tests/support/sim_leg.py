@@ -22,6 +22,8 @@ class SimLeg(FakeDevice):
         hung: operations do not complete; after `hang_s` they end with TIMED_OUT.
         overtaken: by whose chance some operations take seconds longer, and all that came later ends before them.
         bad_writes, bad_reads, bad_flushes: how many of the next ones fail.
+        lost_at: when its cache was lost last.
+        failed_flushes: how many there were.
     """
 
     def __init__(self, number: int, naa: bytes, units: list[FakeUnit], rng: random.Random, **options: object) -> None:
@@ -36,6 +38,8 @@ class SimLeg(FakeDevice):
         self._in_flight: dict[
             int, tuple[Callable[[VolumeError | None], None], tuple[int, bytes] | None, VirtualTimer]
         ] = {}
+        self.lost_at = -1.0
+        self.failed_flushes = 0
         self._next = 0
         self._cached: list[tuple[int, int]] = []  # (offset, length) of what is not stable
 
@@ -91,6 +95,7 @@ class SimLeg(FakeDevice):
             failed = error is None and self.bad_flushes > 0
             if failed:
                 self.bad_flushes -= 1
+                self.failed_flushes += 1
                 error = VolumeError(Fault.WRITE_ERROR, "planned flush error")
             if error is None or failed:
                 for place in covered:
@@ -102,6 +107,14 @@ class SimLeg(FakeDevice):
             done(error)
 
         self._start(finish, None)
+
+    def content(self, *, stable: bool) -> bytearray:
+        """Give all that it shows, or all that a power cut would leave for certain."""
+        return self.stable if stable else self.data
+
+    def block(self, lba: int, *, stable: bool = False) -> bytes:
+        """Look at what a block holds."""
+        return bytes(self.content(stable=stable)[lba * self.block_bytes : (lba + 1) * self.block_bytes])
 
     def lose_link(self, error: VolumeError, *, power: bool) -> None:
         """The path dies: what is in flight landed or not, in part or whole."""
@@ -117,6 +130,7 @@ class SimLeg(FakeDevice):
 
     def lose_cache(self) -> None:
         """The power goes: unflushed writes survive or not, each by chance."""
+        self.lost_at = self.scheduler.now()
         for place in self._cached:
             if self.rng.random() < 0.5:
                 self._make_stable(*place)
