@@ -50,6 +50,7 @@ MODULES = (
     "scsi.target",
     "scsi.task_set",
     "backends.devices.block",
+    "backends.external.fence",
     "backends.external.lba_status",
     "backends.external.operation",
     "backends.external.pieces",

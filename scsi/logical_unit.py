@@ -132,7 +132,7 @@ class LogicalUnit:
         self._plain = self.commands.plain
         self._running = self._task_set.running
         self._careful = False  # commands are to go the long way
-        self._admitted: set[Nexus] = set()  # but for those of these, which a persistent reservation lets do anything
+        self._admitted: set[Nexus] = set()  # but for those of these, which a reservation lets do anything
         self._inactive = False  # a nexus has a target port that is not active
         self._unsettled = False  # and the task set is a reason for it
         self.refresh()
@@ -355,20 +355,24 @@ class LogicalUnit:
     def refresh(self) -> None:
         """Find out again which commands go the short way: a reservation, a sanitize or the like has come or gone."""
         self._unsettled = self._task_set.unsettled
-        persistent = self.persistent_reservations
+        persistent, holder = self.persistent_reservations, self.reservations.holder
+        reserved = persistent.held or holder is not None
         others = (
             self._unsettled
-            or self.reservations.holder is not None
             or self.modes.software_write_protect
             or self.sanitizer.running
             or self.sanitizer.failed
             or self.atomic_writes.incomplete
             or self._inactive
         )
-        self._careful = others or persistent.held
-        if self._admitted or persistent.held:
-            admits = persistent.held and not others
-            self._admitted = {nexus for nexus in self.nexuses if persistent.admits(nexus)} if admits else set()
+        self._careful = others or reserved
+        if self._admitted or reserved:
+            nexuses = self.nexuses if reserved and not others else ()
+            self._admitted = {
+                nexus
+                for nexus in nexuses
+                if holder in (None, nexus) and (not persistent.held or persistent.admits(nexus))
+            }
 
     # --- Nexuses ------------------------------------------------------------------------------------------------------
 
