@@ -8,7 +8,7 @@ ANNEX_DEBIAN_PACKAGES="
     ca-certificates python3 python3-venv
     python3-dev gcc libc6-dev pkg-config libiscsi-dev
     libiscsi-bin qemu-utils qemu-block-extra tgt
-    iproute2 util-linux mount procps curl openssl
+    iproute2 util-linux mount procps curl openssl strace
     groff-base
     make systemd systemd-container debootstrap
     prometheus
@@ -18,7 +18,7 @@ ANNEX_DEBIAN_PACKAGES="
 #                               the second compiles the data path, and cython-iscsi and cython-sgio, which are
 #                               published as source only;
 #                               the third is the peers of the tests, two initiators and an array;
-#                               the fourth has ip, losetup, flock, ps, curl: what tests, demo and the pages' commands use;
+#                               the fourth has ip, losetup, flock, ps, curl, strace: what tests, demo and pages' commands use;
 #                               the fifth reads the man pages for mistakes;
 #                               the sixth installs annex in a machine that systemd has booted: a container of
 #                               systemd-nspawn over a root made by debootstrap;
