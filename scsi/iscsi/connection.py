@@ -173,7 +173,7 @@ class Connection:
         deadline = self._deadline
         if self._wait_deadline is not None:
             deadline = min(deadline, self._wait_deadline)
-        if self.session is not None:
+        if self.session is not None and self.session.task_management.by_tag:
             aborts = self.session.task_management.next_deadline()
             if aborts is not None:
                 deadline = min(deadline, aborts)

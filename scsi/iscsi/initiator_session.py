@@ -23,6 +23,7 @@ from scsi.iscsi.initiator_options import InitiatorOptions
 from scsi.iscsi.initiator_task import Task, Undelivered
 from scsi.iscsi.initiator_text import TargetList
 from scsi.iscsi.initiator_transfers import (
+    SendLimits,
     destination_of,
     encode_command,
     receive_data_in,
@@ -129,7 +130,7 @@ class InitiatorSession:
         self.over = False
         self._owner = owner
         self._options = options
-        self._parameters = parameters
+        self._limits = SendLimits(parameters)
         self._writer = writer
         self._clock = clock
         self._tasks: dict[int, Task] = {}  # sent, by initiator task tag
@@ -316,10 +317,10 @@ class InitiatorSession:
         task.initiator_task_tag = tag
         task.cmd_sn = cmd_sn
         self._tasks[tag] = task
-        header, immediate = encode_command(task, self._parameters, self.exp_stat_sn)
+        header, immediate = encode_command(task, self._limits, self.exp_stat_sn)
         self._writer.send(header, immediate)
-        if task.sent_bytes < len(task.data_out) and not self._parameters.initial_r2t:
-            send_unsolicited(task, self._parameters, self._writer, self.exp_stat_sn)
+        if task.sent_bytes < len(task.data_out) and self._limits.unsolicited:
+            send_unsolicited(task, self._limits, self._writer, self.exp_stat_sn)
         if self._writer.woken and self._writer.much:
             self._writer.wake()
 
@@ -379,7 +380,7 @@ class InitiatorSession:
         if task is None:
             self._fail(f"R2T for an unknown task tag {header[5]:#x}")
             return
-        fault = send_requested(task, header, self._parameters, self._writer, self.exp_stat_sn)
+        fault = send_requested(task, header, self._limits, self._writer, self.exp_stat_sn)
         if fault:
             self._fail(fault)
         elif header[9] != self._max_cmd_sn:

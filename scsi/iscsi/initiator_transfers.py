@@ -46,7 +46,25 @@ _pack: Final = REQUEST.pack
 # --- out ---
 
 
-def encode_command(task: Task, parameters: Parameters, exp_stat_sn: int) -> tuple[bytes, Buffer]:
+class SendLimits:
+    """How much of a write's data may go when, in bytes: what follows from a session's parameters, worked out once.
+
+    Attributes:
+        immediate: of one command, in its own PDU.
+        unsolicited: of one command, before the target asks for any, immediate data among it; 0 with InitialR2T.
+        segment: in one PDU.
+        burst: for one R2T.
+    """
+
+    def __init__(self, parameters: Parameters) -> None:
+        first_burst = parameters.first_burst_length
+        self.segment = parameters.max_send_data_segment_length
+        self.immediate = min(self.segment, first_burst) if parameters.immediate_data else 0
+        self.unsolicited = 0 if parameters.initial_r2t else first_burst
+        self.burst = parameters.max_burst_length
+
+
+def encode_command(task: Task, limits: SendLimits, exp_stat_sn: int) -> tuple[bytes, Buffer]:
     """Return the header of a SCSI Command and its immediate data; counts that data as sent."""
     data: Buffer = task.data_out
     total = len(data)
@@ -54,13 +72,12 @@ def encode_command(task: Task, parameters: Parameters, exp_stat_sn: int) -> tupl
     immediate = 0
     if total:
         flags = _WRITE
-        if parameters.immediate_data:
-            immediate = min(total, parameters.max_send_data_segment_length, parameters.first_burst_length)
-            task.sent_bytes = immediate
+        immediate = min(total, limits.immediate)
+        task.sent_bytes = immediate
         if immediate < total:
             task.view = memoryview(data)
             data = task.view[:immediate]
-            if not parameters.initial_r2t and immediate < parameters.first_burst_length:
+            if immediate < limits.unsolicited:
                 flags = COMMAND_WRITE | ATTRIBUTE_SIMPLE  # unsolicited Data-Out follows
     header = _pack(
         SCSI_COMMAND,
@@ -77,14 +94,14 @@ def encode_command(task: Task, parameters: Parameters, exp_stat_sn: int) -> tupl
     return header, data
 
 
-def send_unsolicited(task: Task, parameters: Parameters, writer: PduWriter, exp_stat_sn: int) -> None:
+def send_unsolicited(task: Task, limits: SendLimits, writer: PduWriter, exp_stat_sn: int) -> None:
     """Send what of a write may go without being asked for, FirstBurstLength in all."""
-    end = min(len(task.data_out), parameters.first_burst_length)
+    end = min(len(task.data_out), limits.unsolicited)
     if task.sent_bytes < end:
-        _send_sequence(task, end, RESERVED_TAG, parameters, writer, exp_stat_sn)
+        _send_sequence(task, end, RESERVED_TAG, limits, writer, exp_stat_sn)
 
 
-def send_requested(task: Task, header: Header, parameters: Parameters, writer: PduWriter, exp_stat_sn: int) -> str:
+def send_requested(task: Task, header: Header, limits: SendLimits, writer: PduWriter, exp_stat_sn: int) -> str:
     """Send what an R2T asks for; return what is wrong with it, or ""."""
     transfer_tag, r2t_sn, offset, wanted_bytes = header[6], header[10], header[11], header[12]
     end = offset + wanted_bytes
@@ -96,20 +113,20 @@ def send_requested(task: Task, header: Header, parameters: Parameters, writer: P
         return "R2T without a transfer tag, for another LUN or with data"
     if offset != task.sent_bytes or end > len(task.data_out):
         return f"R2T for bytes {offset} to {end} of {len(task.data_out)}, of which {task.sent_bytes} were sent"
-    if not 0 < wanted_bytes <= parameters.max_burst_length:
+    if not 0 < wanted_bytes <= limits.burst:
         return f"R2T for {wanted_bytes} bytes"
     task.data_sn += 1
-    _send_sequence(task, end, transfer_tag, parameters, writer, exp_stat_sn)
+    _send_sequence(task, end, transfer_tag, limits, writer, exp_stat_sn)
     return ""
 
 
 def _send_sequence(
-    task: Task, end: int, transfer_tag: int, parameters: Parameters, writer: PduWriter, exp_stat_sn: int
+    task: Task, end: int, transfer_tag: int, limits: SendLimits, writer: PduWriter, exp_stat_sn: int
 ) -> None:
     if task.view is None:
         task.view = memoryview(task.data_out)
     view, lun, tag = task.view, task.lun, task.initiator_task_tag
-    segment_bytes = parameters.max_send_data_segment_length
+    segment_bytes = limits.segment
     data_sn = 0
     offset = task.sent_bytes
     while offset < end:
