@@ -15,8 +15,7 @@ when time has passed; what the legs hold, and what of annex's files a crash now 
     I9  a command is answered once, and nothing raises
     I10 what somebody else wrote while there was no fence is not read, and not there in PAIR without bit 3
 
-A leg that knows more dirty blocks than it should promises nothing about them; nor does an array of what its cache has
-lost.
+Of blocks that the pair knows to differ nothing is promised, nor of what an array has lost with its power.
 """
 
 from __future__ import annotations
