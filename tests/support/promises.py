@@ -129,7 +129,8 @@ class Promises:
         self._looks += 1
         if self._looks % LOOKS_PER_COMPARISON == 0:
             self.compared()
-        if not self._life.pair.in_sync():
+        pairs = self._life.world.book.pairs()
+        if not pairs or not pairs[0].in_sync():  # it may have been deleted just now
             return
         for leg in (0, 1):
             self._check_missed(leg, "is in PAIR")
@@ -143,6 +144,8 @@ class Promises:
     def compared(self) -> None:
         """The legs are compared, behind the back of annex."""
         life = self._life
+        if not life.world.book.pairs():
+            return
         pair = life.pair
         if pair.record.unverified or pair.mirror.lapsed or not life.fenced() or life.open_to_others():
             return
