@@ -99,8 +99,8 @@ class MirroredWrite(Place):
 
     @property
     def landed(self) -> int:
-        """Bit set of the legs that have it, once none is pending."""
-        return self.legs if self.errors is None else self.legs & ~sum(1 << leg for leg in self.errors)
+        """Bit set of the legs that have confirmed it."""
+        return self.legs & ~self.pending & ~sum(1 << leg for leg in self.errors or ())
 
     @property
     def answered(self) -> bool:

@@ -177,21 +177,31 @@ class WriteFaults:
             else:
                 self._unverified.append(write)
 
-    def leg_back(self) -> None:
-        """A leg is no longer away: what stalled for it is sent again, what was not acknowledged is."""
+    def leg_back(self, back: int) -> None:
+        """Legs, a bit set, are no longer away: what stalled for them is sent again, and what they had is acknowledged.
+
+        What a leg had answered and nobody was told of yet is sent to it once more: it may have lost its power since.
+        """
         lapsed = self._mirror.lapsed
         stalled, self._stalled = self._stalled, []
         waiting, self._unverified = self._unverified, []
+        again = [(write, leg) for leg in (0, 1) if back & (1 << leg) for write in self._unacknowledged_on(leg)]
+        for write, leg in again:
+            write.pending |= 1 << leg
         for write, leg in stalled:
             if lapsed & (1 << leg):
                 self._stalled.append((write, leg))
             else:
                 write.send(leg)
         for write in waiting:
+            if write.pending:
+                continue
             if lapsed & write.landed:
                 self._unverified.append(write)
             else:
                 write.finish(None)
+        for write, leg in again:
+            write.send(leg)
 
     def state_stable(self, error: Exception | None) -> None:
         """The new state is on stable storage, or could not be put there."""
@@ -204,6 +214,12 @@ class WriteFaults:
 
     def _in_flight(self) -> list[MirroredWrite]:
         return [place for place in self._mirror.order.places() if isinstance(place, MirroredWrite) and place.pending]
+
+    def _unacknowledged_on(self, leg: int) -> list[MirroredWrite]:
+        """List what a leg of the mirror has confirmed, and whose host has no answer yet."""
+        mirror = self._mirror
+        writes = [place for place in mirror.order.places() if isinstance(place, MirroredWrite) and not place.answered]
+        return [write for write in writes if write.landed & mirror.legs_of(write.leg) & (1 << leg)]
 
     # --- Time ---
 

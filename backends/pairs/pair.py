@@ -394,8 +394,9 @@ class Pair:
             state = PairState.COPY if dirty and self.state is PairState.PAIR else self.state
             self.change(hold=False, state=state, unverified=True)
             self.synchronizer.restart_comparison()
+        back = mirror.lapsed & ~lapsed
         mirror.set_lapsed(lapsed)
-        self.faults.leg_back()
+        self.faults.leg_back(back | gap)
         mirror.go_on()
         self.synchronizer.advance()
 

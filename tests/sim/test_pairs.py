@@ -105,6 +105,8 @@ def test_a_life_of_thin_legs_that_once_broke_a_promise_keeps_it(seed: int, *, ra
         pytest.param(24, id="what was answered while annexd stood still waits until the fence is verified"),
         pytest.param(24016, id="a fence is not verified by an answer from before annexd stood still"),
         pytest.param(41, id="a read that waited for the link is not answered by a leg that was left meanwhile"),
+        pytest.param(51, id="a mark that was not synced when annexd was killed is stable before a write relies on it"),
+        pytest.param(2839, id="what the array may have lost with its power is sent again before it is acknowledged"),
         pytest.param(6437, id="a flush is not answered by one leg before it is on record that it is alone"),
     ],
 )

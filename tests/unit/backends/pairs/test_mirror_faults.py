@@ -9,6 +9,7 @@ from tests.support.memory_volume import Operation
 from tests.support.pair_world import LINK_LOST, FakeUnit, PairWorld, pattern
 
 NEVER, STATUS, DATA = FenceLevel.NEVER, FenceLevel.STATUS, FenceLevel.DATA
+FAR = 20000  # behind what a comparison begins with
 AWAY = VolumeError(Fault.BECOMING_READY, "planned")
 
 
@@ -180,6 +181,35 @@ def test_i6_what_the_external_leg_alone_has_is_not_acknowledged_before_its_fence
     assert answers == []
     formed.world.fences.retake(formed.unit)
     assert formed.world.ended(answers) is None
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_i1_what_a_source_confirmed_before_its_array_lost_power_is_sent_again_before_it_is_acknowledged(
+    *, slow: bool
+) -> None:
+    world = PairWorld()
+    primary, secondary = world.add_unit(1, external="array"), world.add_unit(2)
+    source, target = primary.virtual_device, secondary.virtual_device
+    target.hold = is_write  # so that the initial copy goes on
+    assert world.ended(world.begin_create(primary, secondary)) is None
+    answers = world.write(primary, FAR, pattern(1))
+    world.scheduler.run_until_idle()
+    place = slice(FAR * 512, (FAR + 8) * 512)
+    assert source.data[place] == pattern(1)
+    source.set_unready(AWAY)
+    world.fences.lapse(source.units[0])
+    source.data[place] = bytes(8 * 512)  # it was in the array's cache
+    if not slow:
+        target.release_all()
+    assert answers == []
+    world.fences.retake(source.units[0])
+    source.set_unready(None)
+    if slow:
+        target.release_all()
+    assert world.ended(answers) is None
+    (pair,) = world.book.pairs()
+    world.wait_state(pair, PairState.PAIR)
+    assert source.data[place] == target.data[place] == pattern(1)
 
 
 def test_a_write_under_way_when_the_link_is_lost_is_sent_again_before_any_newer_one() -> None:
