@@ -11,8 +11,8 @@ from typing import NamedTuple, Self
 
 WATCHED = ("write", "pwrite64", "pwritev", "pwritev2", "writev", "sendmsg", "sendto", "fsync", "fdatasync")
 STOP_LIMIT_S = 20.0
-_CALL = re.compile(r"(\d+) (\w+)\(\d+<(.*?)>[,)\s]")
-_RESUMED = re.compile(r"(\d+) <\.\.\. (\w+) resumed>")
+_CALL = re.compile(r"(\d+) +(\w+)\(\d+<(.*?)>[,)\s]")
+_RESUMED = re.compile(r"(\d+) +<\.\.\. (\w+) resumed>")
 
 
 class SystemCall(NamedTuple):
