@@ -27,7 +27,7 @@ test: setup
 	$(PYTHON) -m pytest -m "not slow and not interop"
 
 test-all:
-	./test.sh -m ''
+	./test.sh -m '' --numprocesses 0
 
 bench: setup
 	$(PYTHON) -m bench

@@ -34,11 +34,12 @@ check "ruff format" .venv/bin/ruff format --check .
 check "mypy" .venv/bin/mypy
 check "import-linter" .venv/bin/lint-imports --no-logo
 
-# tests/conftest.py prints these with its summary of what ran, next to pytest's closing line, which is the last.
+# Two tests at a time: each has ports, folders and kernels of its own. tests/conftest.py prints what was checked with its
+# summary of what ran, next to pytest's closing line, which is the last.
 printf '== pytest\n'
 tests_status=0
 ANNEX_CHECKS_PASSED=$checks_passed ANNEX_CHECKS_FAILED=$checks_failed \
-    .venv/bin/python -m pytest "$@" || tests_status=$?
+    .venv/bin/python -m pytest --numprocesses 2 --dist loadgroup "$@" || tests_status=$?
 
 if [ -n "$checks_failed" ]; then
     printf 'test.sh: FAILED before the tests: %s\n' "$checks_failed" >&2
