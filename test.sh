@@ -34,8 +34,9 @@ check "ruff format" .venv/bin/ruff format --check .
 check "mypy" .venv/bin/mypy
 check "import-linter" .venv/bin/lint-imports --no-logo
 
-# Two tests at a time: each has ports, folders and kernels of its own. tests/conftest.py prints what was checked with its
-# summary of what ran, next to pytest's closing line, which is the last.
+# Two tests at a time: each has ports, folders and kernels of its own. loadgroup gives them out one by one; other ways
+# begin with long runs of neighbours, and the slow tests are neighbours. tests/conftest.py prints what was checked with
+# its summary of what ran, next to pytest's closing line, which is the last.
 printf '== pytest\n'
 tests_status=0
 ANNEX_CHECKS_PASSED=$checks_passed ANNEX_CHECKS_FAILED=$checks_failed \

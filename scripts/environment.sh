@@ -18,7 +18,7 @@ ANNEX_DEBIAN_PACKAGES="
 #                               the second compiles the data path, and cython-iscsi and cython-sgio, which are
 #                               published as source only;
 #                               the third is the peers of the tests, two initiators and an array;
-#                               the fourth has ip, losetup, flock, ps, curl, strace: what tests, demo and pages' commands use;
+#                               the fourth has ip, losetup, flock, ps, curl, strace: what tests, demo and pages use;
 #                               the fifth reads the man pages for mistakes;
 #                               the sixth installs annex in a machine that systemd has booted: a container of
 #                               systemd-nspawn over a root made by debootstrap;

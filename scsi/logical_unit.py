@@ -371,7 +371,7 @@ class LogicalUnit:
             self._admitted = {
                 nexus
                 for nexus in nexuses
-                if holder in (None, nexus) and (not persistent.held or persistent.admits(nexus))
+                if (holder is None or holder is nexus) and (not persistent.held or persistent.admits(nexus))
             }
 
     # --- Nexuses ------------------------------------------------------------------------------------------------------

@@ -376,7 +376,7 @@ class Pair:
             self.faults.arm()
             self._leave_lapsed(lapsed)
         if back or (self.fences.gap & ~lapsed):
-            self._legs_back(lapsed)
+            self._legs_back(lapsed, back)
 
     def _leave_lapsed(self, lapsed: int) -> None:
         """Go over to the leg that has its fence, and its cache, all the time, before anything else can happen."""
@@ -384,7 +384,7 @@ class Pair:
         if lapsed == 1 << current and self.in_sync():
             self.change(current=1 - current)
 
-    def _legs_back(self, lapsed: int) -> None:
+    def _legs_back(self, lapsed: int, back: int) -> None:
         mirror = self.mirror
         gap = self.fences.gap & ~lapsed
         self.fences.gap &= lapsed
@@ -394,9 +394,8 @@ class Pair:
             state = PairState.COPY if dirty and self.state is PairState.PAIR else self.state
             self.change(hold=False, state=state, unverified=True)
             self.synchronizer.restart_comparison()
-        back = mirror.lapsed & ~lapsed
         mirror.set_lapsed(lapsed)
-        self.faults.leg_back(back | gap)
+        self.faults.leg_back(back)
         mirror.go_on()
         self.synchronizer.advance()
 

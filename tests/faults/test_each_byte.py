@@ -126,7 +126,7 @@ def end_at_each_byte(linked: Linked, host: Host, exchange: Exchange, step: int, 
     """End one session after another, each later than the one before, until one is over before it is to end."""
     for last in itertools.count(1, step):
         once = iter([(last, None) if towards_array else (None, last)])
-        linked.link.limit = lambda once=once: next(once, (None, None))  # type: ignore[misc]
+        linked.link.limit = lambda once=once: next(once, (None, None))  # type: ignore[misc]  # a default binds it
         if exchange.outlives(linked.link):
             assert last > FEWEST_BYTES
             return

@@ -114,7 +114,7 @@ def test_f18_lus_that_change_places_are_told_apart(pair: Replaceable) -> None:
     load = Load(SLOTS, seed=18)
     with Host(pair.annexd.port) as host:
         for names in (("stranger", "remote"), ("remote", "stranger")):
-            load.run(host, 100, then=lambda names=names: pair.map(*names))  # type: ignore[misc]
+            load.run(host, 100, then=lambda names=names: pair.map(*names))  # type: ignore[misc]  # a default binds it
             load.run(host, 50)
             wait_until(host, lambda row: bool(row.flags & PairFlag.FENCE_HELD))
             if the_pair(host).state == PairState.PSUE:

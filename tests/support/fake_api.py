@@ -57,12 +57,12 @@ class FakeApi:
                 self.end_headers()
                 self.wfile.write(data)
 
-            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do  # noqa: N815
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do  # noqa: N815 - http.server's names
 
             def address_string(self) -> str:
                 return "unix"
 
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
                 pass
 
         self._server = _Server(str(self.path), Handler)

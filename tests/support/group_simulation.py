@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 
+from backends.pairs.book import PairBook
 from backends.pairs.group_store import PairGroup
 from backends.pairs.groups import of_one_moment
 from backends.pairs.pair import Pair, PairOptions
@@ -45,7 +46,7 @@ class GroupWorld(PairWorld):
             primary, secondary = (self.units.by_naa[leg.naa] for leg in self.legs[-1])
             self.ended(self.begin_create(primary, secondary, level=level, nocopy=True))
 
-    def open_book(self):  # type: ignore[no-untyped-def]
+    def open_book(self) -> PairBook:
         self.workers = SimWorkers(self.scheduler, self.rng)
         for legs in self.legs:
             for leg in legs:

@@ -463,7 +463,7 @@ class Simulation:
         self._note(f"the link is lost{', and the array its power' if power else ''}")
         if power:
             self._content_lost(self.external_leg)
-            self.promises.power_lost()
+            self.promises.forget()
         leg.lose_link(VolumeError(Fault.BECOMING_READY, "the link is lost"), power=power)
         world.fences.lapse(world.external)
         # What is written past annex to the leg that a restart would read can not be told from data.
@@ -541,7 +541,7 @@ class Simulation:
             device.hung, device.slow_s, device.bad_flushes = False, 0.0, 0
         self._crash_legs(power=power)
         if power:
-            self.promises.power_lost()
+            self.promises.forget()
             world.directory.crash(self.rng)
         known = self.pair.record.failed_flushes
         world.restart()

@@ -42,14 +42,10 @@ class Violation(AssertionError):
 
 
 class Promises:
-    """Looks at one life.
-
-    Attributes:
-        writes: all of the life, by version.
-    """
+    """Looks at one life."""
 
     def __init__(self, life: Simulation) -> None:
-        self.writes: dict[int, Write] = {}
+        self._writes: dict[int, Write] = {}  # by version
         self._life = life
         self._unmaps: list[Write] = []
         # Acknowledged through the primary, and not covered by a flush yet, with the legs that it went to.
@@ -62,7 +58,7 @@ class Promises:
 
     def issued(self, write: Write) -> None:
         """A host has sent a write."""
-        self.writes[write.version] = write
+        self._writes[write.version] = write
         if write.kind is Kind.UNMAP:
             self._unmaps.append(write)
 
@@ -167,12 +163,8 @@ class Promises:
                 if not equal and not dirty.any(lba, 1) and lba not in life.foreign:
                     raise self._violation(f"I7: the legs differ in block {lba}, and a crash would not find it marked")
 
-    def power_lost(self) -> None:
-        """What was acknowledged and not flushed may be gone."""
-        self.begin_anew()
-
-    def begin_anew(self) -> None:
-        """The pair is another one: nothing is known of what went before."""
+    def forget(self) -> None:
+        """A leg lost its power, or the pair is another one: of what went before nothing is promised any more."""
         self._unflushed.clear()
         for missed in self._missed:
             missed.clear()
@@ -199,7 +191,7 @@ class Promises:
                 other.lba <= lba < other.lba + other.blocks and (other.end is None or other.end >= write.issued)
                 for other in self._unmaps
             )
-        found = self.writes.get(version)
+        found = self._writes.get(version)
         return found is not None and (found.end is None or found.end >= write.issued)
 
     def _may_be_foreign(self, leg: int, lba: int, block: bytes) -> bool:

@@ -156,7 +156,7 @@ class SessionSimulation(Simulation):
         else:
             raise self.violation(f"can not be formed anew: {formed}")
         self.contents = [lead, lead]
-        self.promises.begin_anew()
+        self.promises.forget()
         formed_as = self.pair.record
         if formed_as.state not in MIRRORED:
             self.contents[1 - formed_as.current] = lead.forgotten()  # a leg was lost before anybody could watch
@@ -190,7 +190,7 @@ class SessionSimulation(Simulation):
         self._note(f"the link is cut{', and the array loses its power' if power else ''}")
         if power:
             self._content_lost(self.external_leg)
-            self.promises.power_lost()
+            self.promises.forget()
             world.array.lose_power()
         world.link.down = True
         world.link.cut()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
 WATCHED = ("write", "pwrite64", "pwritev", "pwritev2", "writev", "sendmsg", "sendto", "fsync", "fdatasync")
 STOP_LIMIT_S = 20.0
+NEVER = sys.maxsize
 _CALL = re.compile(r"(\d+) +(\w+)\(\d+<(.*?)>[,)\s]")
 _RESUMED = re.compile(r"(\d+) +<\.\.\. (\w+) resumed>")
 
@@ -22,7 +24,7 @@ class SystemCall(NamedTuple):
         name: of the call.
         target: path of the file, or both addresses of the connection.
         begun: line of the log at which it began.
-        ended: line at which it had ended.
+        ended: line at which it had ended; NEVER when it had not.
     """
 
     name: str
@@ -68,7 +70,7 @@ def read_calls(log: str) -> list[SystemCall]:
             unfinished = line.endswith("<unfinished ...>")
             if unfinished:
                 pending[call[1]] = len(calls)
-            calls.append(SystemCall(call[2], call[3], number, -1 if unfinished else number))
+            calls.append(SystemCall(call[2], call[3], number, NEVER if unfinished else number))
         elif (resumed := _RESUMED.match(line)) is not None and resumed[1] in pending:
             at = pending.pop(resumed[1])
             calls[at] = calls[at]._replace(ended=number)

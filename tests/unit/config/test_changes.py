@@ -112,7 +112,7 @@ def set_of(path: str, name: str, value: object) -> Callable[[model.Config], None
     def edit(config: model.Config) -> None:
         entry = config
         for step in path.split("."):
-            entry = entry[int(step)] if step.isdigit() else getattr(entry, step)  # type: ignore[index]
+            entry = entry[int(step)] if step.isdigit() else getattr(entry, step)  # type: ignore[index]  # of any struct
         setattr(entry, name, value)
 
     return edit

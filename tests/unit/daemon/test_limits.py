@@ -66,7 +66,7 @@ def test_commands_go_in_the_order_they_came(scheduler: VirtualScheduler) -> None
     limit = HostLimit(scheduler)
     limit.set(10, None)
     gone: list[int] = []
-    admitted = [limit.admit(number, 512, lambda number=number: gone.append(number)) for number in range(5)]  # type: ignore[misc]
+    admitted = [limit.admit(number, 512, lambda number=number: gone.append(number)) for number in range(5)]  # type: ignore[misc]  # bound
     assert admitted == [True, False, False, False, False]
     scheduler.advance(1.0)
     assert gone == [1, 2, 3, 4]

@@ -732,7 +732,7 @@ def test_an_undo_that_fails_does_not_keep_the_others_from_being_done(
             if config.metrics is None:
                 raise ConfigError("metrics", "does not go back")
 
-        first.listen = no_way_back  # type: ignore[method-assign]
+        first.listen = no_way_back  # type: ignore[method-assign]  # so it fails
         with pytest.raises(ConfigError, match="is taken"):
             await running.change(grown)
         assert set(running.assembly.devices) == {"a"}

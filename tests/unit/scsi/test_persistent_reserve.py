@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from scsi.command_set import COMMANDS
-from scsi.commands import Allow
+from scsi.commands import Allow, Command
 from scsi.logical_unit import LogicalUnit
 from scsi.nexus import Nexus
 from scsi.persistent_reserve import KIND
@@ -147,7 +147,7 @@ def test_registrations_are_bounded(world: World) -> None:
 
 @pytest.mark.parametrize("kind", list(Type))
 @pytest.mark.parametrize("row", COMMANDS.rows, ids=lambda row: row.name)
-def test_each_command_is_let_through_as_its_row_says(kind: Type, row: object) -> None:
+def test_each_command_is_let_through_as_its_row_says(kind: Type, row: Command) -> None:
     table = {
         Allow.ANYWHERE: (True, True), Allow.PERSISTENT: (True, True),
         Allow.WRITE_EXCLUSIVE: (kind in (WE, WE_RO, WE_AR), kind is not EA),
@@ -157,10 +157,10 @@ def test_each_command_is_let_through_as_its_row_says(kind: Type, row: object) ->
     world.registered(world.one, world.two)
     assert world.out(world.one, RESERVE, ONE, kind=kind).outcome == GOOD
     reservations = world.unit.persistent_reservations
-    strange, known = table[row.allow]  # type: ignore[attr-defined]
-    assert reservations.conflicts(world.three.nexus, row.allow) is not strange  # type: ignore[attr-defined]
-    assert reservations.conflicts(world.two.nexus, row.allow) is not known  # type: ignore[attr-defined]
-    assert not reservations.conflicts(world.one.nexus, row.allow)  # type: ignore[attr-defined]
+    strange, known = table[row.allow]
+    assert reservations.conflicts(world.three.nexus, row.allow) is not strange
+    assert reservations.conflicts(world.two.nexus, row.allow) is not known
+    assert not reservations.conflicts(world.one.nexus, row.allow)
 
 
 @pytest.mark.parametrize("kind", list(Type))

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from tests.support.system_calls import SystemCall, read_calls
+from tests.support.system_calls import NEVER, SystemCall, read_calls
 
 # Process numbers of few digits are padded.
 LOG = """\
@@ -9,6 +9,7 @@ LOG = """\
 12345 writev(15<TCP:[127.0.0.1:58482->127.0.0.1:45683]>, [...], 2) = 560
 77    <... fdatasync resumed>)          = 0
 12345 --- SIGCHLD {si_signo=SIGCHLD} ---
+77    fdatasync(20</state/other> <unfinished ...>
 """
 
 
@@ -17,4 +18,5 @@ def test_calls_are_read_with_where_they_begin_and_end() -> None:
         SystemCall("pwrite64", "/state/pair.marks", 0, 0),
         SystemCall("fdatasync", "/state/pair.marks", 1, 3),
         SystemCall("writev", "TCP:[127.0.0.1:58482->127.0.0.1:45683]", 2, 2),
+        SystemCall("fdatasync", "/state/other", 5, NEVER),
     ]

@@ -80,7 +80,7 @@ def test_a_mark_that_a_killed_daemon_left_unsynced_is_stable_before_it_is_relied
     world = World()
     world.file.sync, sync = lambda: None, world.file.sync  # type: ignore[method-assign]  # killed before that
     world.opened(3)
-    world.file.sync = sync  # type: ignore[method-assign]
+    world.file.sync = sync  # type: ignore[method-assign]  # as it was
     world.start()
     assert world.open(3) == [None]
     world.directory = world.directory.as_after_a_crash()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from backends.pairs.pair import Pair, PairOptions
 from backends.pairs.walking import WalkLimits
 from scsi.array_commands import ArrayOut, PairState
 from scsi.volume import Allocation, AllocationDone, Deallocation, Fault, VolumeError
-from tests.support.memory_volume import Operation
 from tests.support.pair_world import FakeDevice, FakePresentedUnit, PairWorld, pattern
 
 CHUNK = 512  # blocks: 256 KiB
@@ -169,8 +166,7 @@ def test_a_split_in_the_middle_of_a_chunk_begins_nothing_more_of_it() -> None:
     answers: list[object] = []
     thin.world.book.command(thin.world.asker, thin.pair, ArrayOut.PAIR_SPLIT, 0, thin.primary, answers.append)
     before = len(thin.target.journal)
-    held: Callable[[Operation], bool] = lambda operation: operation.name == "unmap"  # noqa: E731
-    thin.target.hold = held
+    thin.target.hold = lambda operation: operation.name == "unmap"
     while thin.target.held:
         thin.target.release()
     thin.world.scheduler.run_until_idle()
