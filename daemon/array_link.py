@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
 
-from backends.external.path import Answer, PathListener, Submit
+from backends.external.path import PathListener
 from config.model import join_portal
 from daemon.deadline import Deadline
 from daemon.login_pauses import LoginPauses
@@ -61,7 +61,7 @@ class ArrayLink:
         """
         self.name = name
         self.reason = "not connected yet"
-        self.submit: Submit = self._not_sent
+        self.submit: Callable[[Task], None] = self._not_sent
         self.logins = 0
         self.failures = 0
         self._host = host
@@ -103,21 +103,8 @@ class ArrayLink:
         self._listener = listener
         self._connect()
 
-    def _not_sent(
-        self,
-        lun: bytes,
-        cdb: bytes,
-        data_out: Buffer,
-        data_in_bytes: int,
-        done: Callable[[Answer], None],
-        timeout_s: float,
-        place: memoryview | None = None,
-    ) -> None:
-        del timeout_s
-        task = Task(lun, cdb, data_out, data_in_bytes, done, 0.0, place)
-        task.undelivered = Undelivered.NOT_SENT
-        task.detail = self.reason
-        done(task)
+    def _not_sent(self, task: Task) -> None:
+        task.undeliver(Undelivered.NOT_SENT, self.reason)
 
     def reset_unit(self, lun: bytes, done: Callable[[bool], None]) -> None:
         """Send LOGICAL UNIT RESET."""

@@ -19,16 +19,16 @@ Spec: SPC-2 "RESERVE(6) command", "RELEASE(6) command"; vendor-commands.md "Fenc
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from backends.devices.state import DeviceState
 from backends.external.unit import ExternalLogicalUnit
 from backends.scheduler import Scheduler, Timer
 from scsi.volume import Done, Fault, VolumeError
 
-RETRY_S = 1.0  # after a refused or failed re-take
-BEAT_S = 1.0
-STALL_S = 5.0  # the loop standing still for this long may have cost the session or the reservation
+RETRY_S: Final = 1.0  # after a refused or failed re-take
+BEAT_S: Final = 1.0
+STALL_S: Final = 5.0  # the loop standing still for this long may have cost the session or the reservation
 
 
 class FenceHolder(Protocol):
@@ -70,6 +70,7 @@ class FenceKeeper:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
+        self._now = scheduler.now  # asked at every write that is acknowledged
         self._fences: dict[ExternalLogicalUnit, _Fence] = {}
         self._beat_at = 0.0
         self._beat: Timer | None = None
@@ -143,14 +144,14 @@ class FenceKeeper:
         fence = self._fences.get(unit)
         if fence is None or not fence.held:
             return False
-        if self._scheduler.now() - self._beat_at > STALL_S:
+        if self._now() - self._beat_at > STALL_S:
             self._scheduler.call_soon(self._check_stall)
             return False
         return True
 
     def steady(self) -> bool:
         """Say whether the daemon has not stood still; if it has, every fence has lapsed when this returns."""
-        if self._beat is None or self._scheduler.now() - self._beat_at <= STALL_S:
+        if self._beat is None or self._now() - self._beat_at <= STALL_S:
             return True
         self._check_stall()
         return False
@@ -333,7 +334,7 @@ class FenceKeeper:
 
     def _start_beat(self) -> None:
         if self._beat is None:
-            self._beat_at = self._scheduler.now()
+            self._beat_at = self._now()
             self._beat = self._scheduler.call_later(BEAT_S, self._on_beat)
 
     def _on_beat(self) -> None:
@@ -341,7 +342,7 @@ class FenceKeeper:
         self._beat = self._scheduler.call_later(BEAT_S, self._on_beat)
 
     def _check_stall(self) -> None:
-        now = self._scheduler.now()
+        now = self._now()
         stalled = now - self._beat_at > STALL_S
         self._beat_at = now
         if stalled:

@@ -17,9 +17,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from backends.external.path import Answer
 from backends.external.sense import Sense, decode_sense
-from scsi.iscsi.initiator_task import Undelivered
+from scsi.iscsi.initiator_task import Task, Undelivered
 from scsi.status import SenseKey, Status
 from scsi.volume import Buffer, Done, Fault, ReadDone, VolumeError
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from backends.external.unit import ExternalLogicalUnit
+    from scsi.counters import Latencies
 
 MAX_ATTEMPTS: Final = 16  # of what the array refuses for reasons that pass: unit attentions, aborted commands
 FIRST_PAUSE_S: Final = 0.01
@@ -40,7 +40,18 @@ _SAMPLED: Final = 15  # one command in 16 is measured
 class Operation:
     """A command that does not touch the medium; `done` gets the answer with its data, or the error."""
 
-    __slots__ = ("_done", "attempts", "cdb", "data_in_bytes", "data_out", "deadline", "parked", "place", "unit")
+    __slots__ = (
+        "_done",
+        "attempts",
+        "begun",
+        "cdb",
+        "data_in_bytes",
+        "data_out",
+        "deadline",
+        "parked",
+        "place",
+        "unit",
+    )
     read_fault: ClassVar = Fault.HARDWARE  # what a medium error is for this kind of command
 
     def __init__(
@@ -59,28 +70,28 @@ class Operation:
         self.place = place
         self.attempts = 0
         self.parked = False
-        self.deadline = 0.0
+        self.begun = 0.0  # when it was sent for the first time, if its latency is measured
+        self.deadline = 0.0  # known once it is needed: this is the fast path, and a look at the clock has its price
         self._done = done
 
     def start(self) -> None:
         """Send it for the first time."""
         unit = self.unit
-        self.deadline = unit.scheduler.now() + unit.command_timeout_s
-        unit.path.submit(
-            unit.lun, self.cdb, self.data_out, self.data_in_bytes, self.answered, unit.command_timeout_s, self.place
-        )
+        unit.path.submit(_Attempt(self, unit.command_timeout_s))
 
     def again(self) -> None:
         """Send it once more, in what is left of its time."""
         unit = self.unit
-        timeout_s = max(self.deadline - unit.scheduler.now(), SHORTEST_TIMEOUT_S)
-        unit.path.submit(unit.lun, self.cdb, self.data_out, self.data_in_bytes, self.answered, timeout_s, self.place)
+        unit.path.submit(_Attempt(self, max(self.deadline - unit.scheduler.now(), SHORTEST_TIMEOUT_S)))
 
-    def answered(self, answer: Answer) -> None:
+    def answered(self, answer: Task) -> None:
         """Take one answer of the array."""
         if answer.status == _GOOD:
             self.succeeded(answer)
-        elif answer.undelivered is not None:
+            return
+        if not self.deadline:
+            self.deadline = answer.deadline or self.unit.scheduler.now() + self.unit.command_timeout_s
+        if answer.undelivered is not None:
             self._undelivered(answer.undelivered, answer.detail)
         elif answer.status == Status.CHECK_CONDITION:
             self._checked(answer, decode_sense(answer.sense))
@@ -92,16 +103,15 @@ class Operation:
             self._retry(Fault.HARDWARE, "task aborted")
         else:
             self.fail(Fault.HARDWARE, f"status {answer.status:02X}h")
-        if answer.status != _GOOD:
-            key, asc, ascq = decode_sense(answer.sense)[:3] if answer.undelivered is None and answer.sense else NO_SENSE
-            self.unit.counters.count_error((answer.status or 0, key, asc, ascq))
+        key, asc, ascq = decode_sense(answer.sense)[:3] if answer.undelivered is None and answer.sense else NO_SENSE
+        self.unit.counters.count_error((answer.status or 0, key, asc, ascq))
 
-    def took_s(self) -> float:
-        """Say how long it is since it was sent for the first time."""
-        unit = self.unit
-        return unit.scheduler.now() - (self.deadline - unit.command_timeout_s)
+    def measure(self, latencies: Latencies, commands: int) -> None:
+        """Take note of how long it took, if that was to be measured; `commands` of its kind have ended by now."""
+        if self.begun:
+            latencies.add(self.unit.scheduler.now() - self.begun, latencies.stand_for(commands))
 
-    def succeeded(self, answer: Answer) -> None:
+    def succeeded(self, answer: Task) -> None:
         """Take an answer that says GOOD."""
         self.unit.counters.commands += 1
         self._done(answer)
@@ -127,7 +137,7 @@ class Operation:
         """Go on after a pause."""
         self.again()
 
-    def _checked(self, answer: Answer, sense: Sense) -> None:
+    def _checked(self, answer: Task, sense: Sense) -> None:
         key, asc, ascq = sense[:3]
         if key == SenseKey.UNIT_ATTENTION:
             self.unit.attention(asc, ascq)
@@ -180,6 +190,22 @@ class Operation:
             scheduler.call_later(pause_s, self.resume)
 
 
+class _Attempt(Task):
+    """One sending of an operation."""
+
+    __slots__ = ("_operation",)
+
+    def __init__(self, operation: Operation, timeout_s: float) -> None:
+        super().__init__(
+            operation.unit.lun, operation.cdb, operation.data_out, operation.data_in_bytes, timeout_s, operation.place
+        )
+        self._operation = operation
+
+    def ended(self) -> None:
+        """Hand the answer over."""
+        self._operation.answered(self)
+
+
 class DataOperation(Operation):
     """What reads or writes the medium: it goes out only while the unit is ready, and known to be the one it was."""
 
@@ -188,11 +214,14 @@ class DataOperation(Operation):
     def start(self) -> None:
         """Send it for the first time, at once or when it is known who is there."""
         unit = self.unit
+        unit.operations += 1
+        if unit.operations & _SAMPLED == 1:
+            self.begun = unit.scheduler.now()
         if unit.doubted:
             self.deadline = unit.scheduler.now() + unit.command_timeout_s
             unit.hold(self)
         else:
-            super().start()
+            unit.path.submit(_Attempt(self, unit.command_timeout_s))
 
     def resume(self) -> None:
         """Go on after a pause, in which the unit may have gone, or another may have come to its place."""
@@ -211,15 +240,14 @@ class ReadOperation(DataOperation):
     read_fault: ClassVar = Fault.READ_ERROR
     _done: ReadDone
 
-    def succeeded(self, answer: Answer) -> None:
+    def succeeded(self, answer: Task) -> None:
         """Hand over the data, provided that all of it came."""
         data = answer.data_in
         unit = self.unit
         counters = unit.counters
         counters.reads += 1
         counters.read_blocks += len(data) // unit.block_bytes
-        if counters.reads & _SAMPLED == 1:
-            counters.read_latencies.add(self.took_s(), counters.read_latencies.stand_for(counters.reads))
+        self.measure(counters.read_latencies, counters.reads)
         if len(data) == self.data_in_bytes:
             self._done(data)
         else:
@@ -245,13 +273,12 @@ class WriteOperation(DataOperation):
         """Give how many blocks it writes."""
         return len(self.data_out) // self.unit.block_bytes
 
-    def succeeded(self, answer: Answer) -> None:
+    def succeeded(self, answer: Task) -> None:
         """End, provided that all data was taken."""
         counters = self.unit.counters
         counters.writes += 1
         counters.written_blocks += self.blocks()
-        if counters.writes & _SAMPLED == 1:
-            counters.write_latencies.add(self.took_s(), counters.write_latencies.stand_for(counters.writes))
+        self.measure(counters.write_latencies, counters.writes)
         if answer.residual:
             self.fail(Fault.WRITE_ERROR, f"{answer.residual} bytes were not taken")
         else:
@@ -273,12 +300,12 @@ class FlushOperation(DataOperation):
     read_fault: ClassVar = Fault.WRITE_ERROR
     _done: Done
 
-    def succeeded(self, answer: Answer) -> None:
+    def succeeded(self, answer: Task) -> None:
         """End."""
         self.unit.counters.commands += 1
         self._done(None)
 
-    def _checked(self, answer: Answer, sense: Sense) -> None:
+    def _checked(self, answer: Task, sense: Sense) -> None:
         if sense[:3] == (SenseKey.ILLEGAL_REQUEST, 0x20, 0) and not self.unit.cache_known:
             self._done(None)  # no such command, and no word of a cache: there is nothing to flush
         else:

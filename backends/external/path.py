@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from scsi.iscsi.initiator_task import Undelivered
+from scsi.iscsi.initiator_task import Task, Undelivered
 from scsi.volume import Buffer
 
 
@@ -52,33 +52,6 @@ class PathListener(Protocol):
         """
 
 
-class Submit(Protocol):
-    """Sends one SCSI command, at once or as soon as the array's command window is open."""
-
-    # One argument per property of a SCSI command: this is the fast path, and an object for them would be made twice.
-    def __call__(
-        self,
-        lun: bytes,
-        cdb: bytes,
-        data_out: Buffer,
-        data_in_bytes: int,
-        done: Callable[[Answer], None],
-        timeout_s: float,
-        place: memoryview | None = None,
-    ) -> None:
-        """Send it.
-
-        Args:
-            lun: 8 raw bytes.
-            cdb: up to 16 bytes.
-            data_out: what it writes, b"" for nothing; not changed until `done`.
-            data_in_bytes: how much it reads at most.
-            done: gets the answer.
-            timeout_s: after this the command is aborted; when the abort has no answer either, the session is ended.
-            place: where to put what is read, `data_in_bytes` long; None: memory of its own.
-        """
-
-
 class ArrayPath(Protocol):
     """One session with one external array, made again whenever it ends.
 
@@ -89,8 +62,11 @@ class ArrayPath(Protocol):
         """Begin to connect, and go on until `close`."""
 
     @property
-    def submit(self) -> Submit:
-        """What sends a command."""
+    def submit(self) -> Callable[[Task], None]:
+        """What sends a command, at once or as soon as the array's command window is open.
+
+        A command that is aborted since its time is over, and whose abort has no answer either, ends the session.
+        """
 
     def reset_unit(self, lun: bytes, done: Callable[[bool], None]) -> None:
         """Send LOGICAL UNIT RESET; `done(True)` when the array says that it is complete."""

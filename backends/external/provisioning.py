@@ -14,9 +14,9 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from backends.external.operation import WriteOperation
-from backends.external.path import Answer
 from backends.external.replies import BlockLimits, ThinProvisioning
 from backends.external.sense import Sense
+from scsi.iscsi.initiator_task import Task
 from scsi.status import SenseKey
 from scsi.steps import Step
 from scsi.volume import Buffer, Deallocation, Done, VolumeError
@@ -192,7 +192,7 @@ class RangeOperation(WriteOperation):
         """Give how many blocks it changes, whatever data comes with it."""
         return self._blocks
 
-    def _checked(self, answer: Answer, sense: Sense) -> None:
+    def _checked(self, answer: Task, sense: Sense) -> None:
         if sense.key == SenseKey.ILLEGAL_REQUEST and sense.asc in _REFUSED:
             self._refused()
         else:

@@ -116,6 +116,7 @@ class ExternalLogicalUnit:
             READY or not.
         reset_needed: something of an older session may still be queued at the array, or hold a reservation there.
         doubted: another LU may have come to its LUN; nothing that touches the medium is sent.
+        operations: how many it has begun that touch the medium; one in some of them is measured.
         fences: who takes its fence for a claim.
         counters: what it has done; `commands` are those that are neither reads nor writes.
     """
@@ -159,6 +160,7 @@ class ExternalLogicalUnit:
         self.split_blocks = 1
         self.provisioning = Provisioning()
         self.other_size: tuple[int, int] | None = None
+        self.operations = 0
         self._fencing = False  # a RESERVE was sent, and neither refused nor released
         self._listeners: list[ExternalListener] = []
         self._parked: list[tuple[DataOperation, Fault]] = []

@@ -4,8 +4,9 @@ How this works: an operation that is under way or waiting has a place here. A ne
 overlaps; when the last of those has left, it is told to go. Operations that overlap nothing never wait, and since
 each waits for earlier ones only, nothing can wait in a circle.
 
-Places are found by buckets of 256 KiB, so that entering costs a dict lookup per bucket, however many are under way
-elsewhere.
+Places are found by buckets of 64 KiB, so that entering costs a dict lookup per bucket, however many are under way
+elsewhere; and since a host that writes small blocks one after the other has most of them in one bucket, a bucket is
+not larger than that.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
-BUCKET_BYTES = 256 << 10
+BUCKET_BYTES = 64 << 10
 
 
 class Place(ABC):

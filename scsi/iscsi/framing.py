@@ -157,7 +157,7 @@ class PduReader:
         view, end, unpack = self._view, self._end, self._unpack
         while end - start >= BHS_BYTES:
             header = unpack(view, start)
-            length = header[3]
+            length: int = header[3]
             if not length and not self.header_digest:  # neither AHS nor data: most commands
                 start += BHS_BYTES
                 self.sink.receive(header, b"", _NOTHING, False)

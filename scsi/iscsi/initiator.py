@@ -160,35 +160,12 @@ class InitiatorConnection:
         """How many commands are sent, or wait for the window."""
         return self._session.queue if self._session is not None else 0
 
-    # One argument per property of a SCSI command: this is the fast path, and an object for them would be made twice.
-    def submit(
-        self,
-        lun: bytes,
-        cdb: bytes,
-        data_out: Buffer,
-        data_in_bytes: int,
-        done: Callable[[Task], None],
-        timeout_s: float,
-        place: memoryview | None = None,
-    ) -> None:
-        """Send a SCSI command, or let it wait for the window.
-
-        Args:
-            lun: 8 raw bytes.
-            cdb: up to 16 bytes.
-            data_out: what it writes; not changed by anyone until `done`. Not together with `data_in_bytes`.
-            data_in_bytes: how much it reads at most.
-            done: gets the task, once; at once when there is no session.
-            timeout_s: after this it is aborted.
-            place: where to put what is read, `data_in_bytes` long.
-        """
+    def submit(self, task: Task) -> None:
+        """Send a SCSI command, or let it wait for the window; without a session it ends at once."""
         if self._session is None:
-            task = Task(lun, cdb, data_out, data_in_bytes, done, 0.0, place)
-            task.undelivered = Undelivered.NOT_SENT
-            task.detail = self.reason or "no session yet"
-            done(task)
+            task.undeliver(Undelivered.NOT_SENT, self.reason or "no session yet")
         else:
-            self._session.submit(lun, cdb, data_out, data_in_bytes, done, timeout_s, place)
+            self._session.submit(task)
 
     def reset_unit(self, lun: bytes, done: Callable[[bool], None]) -> None:
         """Send LOGICAL UNIT RESET; `done(True)` when the target says it is complete.

@@ -147,7 +147,6 @@ class InitiatorSession:
         self._pings = 0
         self._receivers: dict[int, Callable[[Header, memoryview, bool], None]] = {
             DATA_IN: self._receive_data_in,
-            SCSI_RESPONSE: self._receive_scsi_response,
             R2T: self._receive_r2t,
             NOP_IN: self._receive_nop_in,
             TASK_MANAGEMENT_RESPONSE: self._receive_management,
@@ -162,9 +161,13 @@ class InitiatorSession:
     def receive(self, header: Header, ahs: bytes, data: memoryview, placed: bool) -> None:
         """Take one PDU."""
         del ahs  # no response has any that means something
-        receiver = self._receivers.get(header[0])
+        opcode: int = header[0]
+        if opcode == SCSI_RESPONSE:  # of every write; not looked up, since a call by the table costs more than this one
+            self._receive_scsi_response(header, data)
+            return
+        receiver = self._receivers.get(opcode)
         if receiver is None:
-            self._fail(f"PDU with opcode {header[0]:#04x} in full feature phase")
+            self._fail(f"PDU with opcode {opcode:#04x} in full feature phase")
         else:
             receiver(header, data, placed)
 
@@ -220,7 +223,7 @@ class InitiatorSession:
         self._reason = reason
         waiting, self._waiting = self._waiting, deque()
         for task in waiting:
-            _undeliver(task, Undelivered.NOT_SENT, reason)
+            task.undeliver(Undelivered.NOT_SENT, reason)
 
     def end(self, reason: str) -> None:
         """Hand back everything."""
@@ -232,9 +235,9 @@ class InitiatorSession:
         functions, self._management = self._management, {}
         texts, self._texts = self._texts, {}
         for task in sent.values():
-            _undeliver(task, Undelivered.LINK_LOST, reason)
+            task.undeliver(Undelivered.LINK_LOST, reason)
         for task in waiting:
-            _undeliver(task, Undelivered.NOT_SENT, reason)
+            task.undeliver(Undelivered.NOT_SENT, reason)
         for function in functions.values():
             if function.done is not None:
                 function.done(False)
@@ -243,33 +246,12 @@ class InitiatorSession:
 
     # --- Requests ---
 
-    # One argument per property of a SCSI command: this is the fast path, and an object for them would be made twice.
-    def submit(
-        self,
-        lun: bytes,
-        cdb: bytes,
-        data_out: Buffer,
-        data_in_bytes: int,
-        done: Callable[[Task], None],
-        timeout_s: float,
-        place: memoryview | None = None,
-    ) -> None:
-        """Send a SCSI command, or let it wait for the window.
-
-        Args:
-            lun: 8 raw bytes.
-            cdb: up to 16 bytes.
-            data_out: what it writes; not changed by anyone until `done`. Not together with `data_in_bytes`.
-            data_in_bytes: how much it reads at most.
-            done: gets the task, once; at once when there is no session.
-            timeout_s: after this it is aborted.
-            place: where to put what is read, `data_in_bytes` long.
-        """
-        deadline = self._clock() + timeout_s
-        task = Task(lun, cdb, data_out, data_in_bytes, done, deadline, place)
+    def submit(self, task: Task) -> None:
+        """Send a SCSI command, or let it wait for the window."""
         if self._reason:
-            _undeliver(task, Undelivered.NOT_SENT, self._reason)
+            task.undeliver(Undelivered.NOT_SENT, self._reason)
             return
+        task.deadline = deadline = self._clock() + task.timeout_s
         if deadline < self._check_at:  # noqa: PLR1730 (min() costs three times as much, and this is the fast path)
             self._check_at = deadline
         if self._waiting or (self._max_cmd_sn - self.cmd_sn) & _MASK >= _HALF:
@@ -341,13 +323,14 @@ class InitiatorSession:
 
     def _count(self, header: Header) -> bool:
         """Check StatSN of a PDU that carries a status, and take the window."""
-        stat_sn = header[7]
+        stat_sn: int = header[7]
+        max_cmd_sn: int = header[9]
         if stat_sn != self.exp_stat_sn:
             self._fail(f"StatSN {stat_sn:#x} instead of {self.exp_stat_sn:#x}")
             return False
         self.exp_stat_sn = (stat_sn + 1) & _MASK
-        if header[9] != self._max_cmd_sn:
-            self._window_moved(header[8], header[9])
+        if max_cmd_sn != self._max_cmd_sn:
+            self._window_moved(header[8], max_cmd_sn)
         return not self.over
 
     def _receive_data_in(self, header: Header, data: memoryview, placed: bool) -> None:
@@ -364,8 +347,7 @@ class InitiatorSession:
         elif header[9] != self._max_cmd_sn:
             self._window_moved(header[8], header[9])
 
-    def _receive_scsi_response(self, header: Header, data: memoryview, placed: bool) -> None:
-        del placed
+    def _receive_scsi_response(self, header: Header, data: memoryview) -> None:
         task = self._tasks.get(header[5])
         if task is None:
             self._fail(f"SCSI Response for an unknown task tag {header[5]:#x}")
@@ -393,7 +375,7 @@ class InitiatorSession:
         """Hand a task back that was answered (by then nothing is in the way of another one being sent)."""
         del self._tasks[task.initiator_task_tag]
         task.view = None
-        task.done(task)
+        task.ended()
 
     # --- Task management ---
 
@@ -439,7 +421,7 @@ class InitiatorSession:
             self._fail(f"ABORT TASK got response {response}")
             return
         del self._tasks[task.initiator_task_tag]
-        _undeliver(task, Undelivered.TIMED_OUT, "no answer in time")
+        task.undeliver(Undelivered.TIMED_OUT, "no answer in time")
 
     def _was_reset(self, function: _Management, response: int) -> None:
         complete = response == FUNCTION_COMPLETE
@@ -452,7 +434,7 @@ class InitiatorSession:
             for task in ended:
                 del self._tasks[task.initiator_task_tag]
             for task in ended:
-                _undeliver(task, Undelivered.ABORTED, "the LU was reset")
+                task.undeliver(Undelivered.ABORTED, "the LU was reset")
         if function.done is not None:
             function.done(complete)
 
@@ -480,7 +462,7 @@ class InitiatorSession:
         deadlines += [now + 1.0] if self._texts else []
         self._check_at = min(deadlines, default=NEVER)
         for task in waiting:
-            _undeliver(task, Undelivered.TIMED_OUT, "the target took no more commands")
+            task.undeliver(Undelivered.TIMED_OUT, "the target took no more commands")
 
     def _keep_alive(self, now: float, heard_at: float) -> None:
         if now >= self._ping_deadline:
@@ -558,10 +540,3 @@ class InitiatorSession:
         else:
             opcode = f"{data[0] & OPCODE_MASK:#04x}" if len(data) else "?"
             self._fail(f"the target rejects a PDU with opcode {opcode}: reason {decode_reject(header).reason:#04x}")
-
-
-def _undeliver(task: Task, why: Undelivered, detail: str) -> None:
-    task.undelivered = why
-    task.detail = detail
-    task.view = None
-    task.done(task)

@@ -1,11 +1,13 @@
 """One SCSI command on its way to another target, from `InitiatorConnection.submit` to its end.
 
-A task is also its own answer: it is what the caller's `done` gets, and the only object made for a command.
+A task is also its own answer. Whoever sends one derives a class from it that says what to do with the answer, or takes
+`CallbackTask`.
 """
 
 from __future__ import annotations
 
 import enum
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 Buffer = bytes | bytearray | memoryview
@@ -21,16 +23,18 @@ class Undelivered(enum.Enum):
     MALFORMED = "malformed answer"  # its answer contradicts itself: done or not
 
 
-class Task:
-    """One command.
+class Task(ABC):
+    """One command, to be submitted once.
 
     Attributes:
         lun: 8 raw bytes.
         cdb: up to 16 bytes.
-        data_out: all that the command writes; not changed by anyone until `done`.
-        data_in_bytes: how much it may read.
-        done: called once with the task itself.
-        deadline: when it is aborted, on the connection's clock.
+        data_out: all that the command writes; not changed by anyone until it has ended. Not together with
+            `data_in_bytes`.
+        data_in_bytes: how much it reads at most.
+        timeout_s: so long after it was submitted it is aborted.
+        deadline: the same on the connection's clock; 0.0 until it is submitted.
+        place: where to put what is read, `data_in_bytes` long; None for memory of its own.
         initiator_task_tag: names it on the wire; 0 until it is sent.
         cmd_sn: its place in the session's order.
         data_in: at the end, what was read: a view of exactly what came.
@@ -51,7 +55,6 @@ class Task:
         "data_sn",
         "deadline",
         "detail",
-        "done",
         "initiator_task_tag",
         "lun",
         "place",
@@ -60,6 +63,7 @@ class Task:
         "sense",
         "sent_bytes",
         "status",
+        "timeout_s",
         "undelivered",
         "view",
     )
@@ -70,17 +74,16 @@ class Task:
         cdb: bytes,
         data_out: Buffer,
         data_in_bytes: int,
-        done: Callable[[Task], None],
-        deadline: float,
-        place: memoryview | None,
+        timeout_s: float,
+        place: memoryview | None = None,
     ) -> None:
         self.lun = lun
         self.cdb = cdb
         self.data_out = data_out
         self.data_in_bytes = data_in_bytes
-        self.done = done
-        self.deadline = deadline
-        self.place = place  # where Data-In goes; made at the first Data-In when the caller has none
+        self.timeout_s = timeout_s
+        self.deadline = 0.0
+        self.place = place  # made at the first Data-In when the caller has none
         self.initiator_task_tag = 0
         self.cmd_sn = 0
         self.data_in: Buffer = b""
@@ -94,3 +97,37 @@ class Task:
         self.sent_bytes = 0
         self.view: memoryview | None = None  # of data_out
         self.aborting = False
+
+    @abstractmethod
+    def ended(self) -> None:
+        """Take the answer: called once, possibly before `submit` returns."""
+
+    def undeliver(self, why: Undelivered, detail: str) -> None:
+        """End without a SCSI status."""
+        self.undelivered = why
+        self.detail = detail
+        self.view = None
+        self.ended()
+
+
+class CallbackTask(Task):
+    """A command whose answer goes to a function, which gets the task itself."""
+
+    __slots__ = ("_done",)
+
+    def __init__(
+        self,
+        lun: bytes,
+        cdb: bytes,
+        data_out: Buffer,
+        data_in_bytes: int,
+        timeout_s: float,
+        done: Callable[[Task], None],
+        place: memoryview | None = None,
+    ) -> None:
+        super().__init__(lun, cdb, data_out, data_in_bytes, timeout_s, place)
+        self._done = done
+
+    def ended(self) -> None:
+        """Hand it over."""
+        self._done(self)

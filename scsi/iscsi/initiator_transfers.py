@@ -183,7 +183,7 @@ def receive_data_in(task: Task, header: Header, data: memoryview, placed: bool) 
 
 def receive_response(task: Task, header: Header, data: memoryview) -> None:
     """Take a SCSI Response."""
-    word = header[2]
+    word: int = header[2]
     if word >> 8 != COMMAND_COMPLETED:
         task.undelivered = Undelivered.MALFORMED
         task.detail = f"the target failed (response {word >> 8:#04x})"

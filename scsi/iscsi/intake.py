@@ -28,7 +28,8 @@ def examine_command(
         Rejected: the command can not be made sense of, or there are too many immediate ones.
         ConnectionFault: its additional header is malformed.
     """
-    flags, expected = header[1], header[6]
+    flags: int = header[1]
+    expected: int = header[6]
     if not flags & COMMAND_WRITE and (data or not flags & FINAL):
         raise Rejected(RejectReason.INVALID_PDU_FIELD, "data with a command that does not write")
     if ahs:

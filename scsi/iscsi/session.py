@@ -230,9 +230,9 @@ class Session:
     def receive(self, header: Header, ahs: bytes, data: memoryview, placed: bool) -> None:
         """Take one PDU; see `framing.PduSink`."""
         try:
-            opcode = header[0]
+            opcode: int = header[0]
             if opcode == SCSI_COMMAND:
-                cmd_sn = header[7]
+                cmd_sn: int = header[7]
                 # The window is open when MaxCmdSN is not just below ExpCmdSN.
                 if cmd_sn == self.exp_cmd_sn and (self.max_cmd_sn + 1) & MASK != cmd_sn and not self.discovery:
                     self._accept(header, ahs, data, placed, False)
@@ -339,12 +339,12 @@ class Session:
 
     def _accept(self, header: Header, ahs: bytes, data: memoryview, placed: bool, immediate: bool) -> None:
         """Take a SCSI Command that is due, or immediate."""
-        flags = header[1]
-        tag = header[5]
+        flags: int = header[1]
+        tag: int = header[5]
         tasks = self.tasks
         if tag in tasks or tag in self.task_management.by_tag or tag == RESERVED_TAG:
             self._check_tag(tag)
-        cmd_sn = header[7]
+        cmd_sn: int = header[7]
         command = ScsiCommand(self, header[4], header[9], flags & COMMAND_ATTRIBUTE_MASK, tag, cmd_sn, immediate)
         transfer = None
         if flags & COMMAND_WRITE or ahs or data or immediate or not flags & FINAL:

@@ -27,7 +27,7 @@ from tests.support.fake_array import FakeAnswer, FakeArray, Queued, Results
 from tests.support.iscsi_peer import FakeDirectory, Peer
 from tests.support.memory_volume import MemoryVolume
 from tests.support.saved import FakeSaved
-from tests.support.target_peer import LUN, OPTIONS, Collector, TargetPeer
+from tests.support.target_peer import OPTIONS, Collector, TargetPeer
 from tests.support.target_stack import TargetStack
 
 HOST = Credentials("host", b"a secret of the host")
@@ -128,7 +128,7 @@ def array_stream(data: bytes) -> str:
     done = Collector()
     for number in range(4):
         cdb = struct.pack(">BxIxHx", 0x28 if number % 2 else 0x2A, number * 8, 8)
-        peer.connection.submit(LUN, cdb, b"" if number % 2 else bytes(4096), 4096 * (number % 2), done, 10.0)
+        peer.submit(cdb, b"" if number % 2 else bytes(4096), 4096 * (number % 2), done=done)
     peer.requests()
     for piece in pieces(data):
         if peer.over is None:

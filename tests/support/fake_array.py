@@ -16,9 +16,9 @@ from typing import Any
 from backends.devices.state import DeviceState
 from backends.external.array import ExternalArray
 from backends.external.fence import FenceKeeper
-from backends.external.path import Answer, PathListener
+from backends.external.path import PathListener
 from backends.external.unit import ExternalLogicalUnit
-from scsi.iscsi.initiator_task import Undelivered
+from scsi.iscsi.initiator_task import Task, Undelivered
 from scsi.status import Status
 from scsi.volume import Buffer, Fault, VolumeError
 from tests.support.clock import VirtualScheduler
@@ -45,6 +45,17 @@ class FakeAnswer:
     residual: int = 0
     undelivered: Undelivered | None = None
     detail: str = ""
+
+
+def end_with(task: Task, answer: FakeAnswer) -> None:
+    """End a task as an array's answer does."""
+    task.status, task.sense, task.residual = answer.status, answer.sense, answer.residual
+    task.undelivered, task.detail = answer.undelivered, answer.detail
+    task.data_in = answer.data_in
+    if task.place is not None and answer.data_in:
+        task.data_in = task.place[: len(answer.data_in)]
+        task.data_in[:] = answer.data_in
+    task.ended()
 
 
 def check(key: int, asc: int, ascq: int, information: int | None = None) -> FakeAnswer:
@@ -120,20 +131,17 @@ class Queued:
 
     path: FakePath
     nexus: int
-    lun: bytes
-    cdb: bytes
-    data_out: Buffer
-    data_in_bytes: int
-    done: Callable[[Answer], None]
-    place: memoryview | None
+    task: Task
     ended: bool = False
+
+    def __post_init__(self) -> None:
+        self.lun, self.cdb = self.task.lun, self.task.cdb
+        self.data_out, self.data_in_bytes = self.task.data_out, self.task.data_in_bytes
 
     def end(self, answer: FakeAnswer) -> None:
         if not self.ended:
             self.ended = True
-            if self.place is not None and answer.data_in:
-                self.place[: len(answer.data_in)] = answer.data_in
-            self.done(answer)
+            end_with(self.task, answer)
 
 
 class FakeArray:
@@ -300,27 +308,20 @@ class FakePath:
             self.array.nexus_lost(nexus)
         self.listener.path_down(reason, refused)
 
-    def submit(
-        self,
-        lun: bytes,
-        cdb: bytes,
-        data_out: Buffer,
-        data_in_bytes: int,
-        done: Callable[[Answer], None],
-        timeout_s: float,
-        place: memoryview | None = None,
-    ) -> None:
+    def submit(self, task: Task) -> None:
         if self.nexus is None:
-            done(lost(Undelivered.NOT_SENT, "no session"))
+            task.undeliver(Undelivered.NOT_SENT, "no session")
             return
-        command = Queued(self, self.nexus, lun, cdb, data_out, data_in_bytes, done, place)
+        scheduler = self.array.scheduler
+        task.deadline = scheduler.now() + task.timeout_s
+        command = Queued(self, self.nexus, task)
         self.in_flight = [other for other in self.in_flight if not other.ended]
         self.in_flight.append(command)
         self.array.take(command)
         if self.inline and not self.array.stalled:
             self.array.run_queued()
         elif not self.inline:
-            self.array.scheduler.call_later(timeout_s, lambda: command.end(lost(Undelivered.TIMED_OUT, "no answer")))
+            scheduler.call_later(task.timeout_s, lambda: command.end(lost(Undelivered.TIMED_OUT, "no answer")))
 
     def reset_unit(self, lun: bytes, done: Callable[[bool], None]) -> None:
         if self.nexus is None:

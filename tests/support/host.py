@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from scsi.iscsi.initiator import InitiatorConnection
 from scsi.iscsi.initiator_options import InitiatorOptions, SessionOver, SessionReady
-from scsi.iscsi.initiator_task import Task
+from scsi.iscsi.initiator_task import CallbackTask, Task
 from tests.support.annexd import TARGET_NAME
 
 GOOD = 0x00
@@ -78,7 +78,7 @@ class Host:
         raw_lun = bytes((0, lun)) + bytes(6)
         if len(cdb) > CDB_BYTES:
             self._long_cdbs[cdb[:CDB_BYTES]] = cdb[CDB_BYTES:]
-        self._connection.submit(raw_lun, cdb[:CDB_BYTES], data_out, data_in_bytes, done, LIMIT_S)
+        self._connection.submit(CallbackTask(raw_lun, cdb[:CDB_BYTES], data_out, data_in_bytes, LIMIT_S, done))
 
     def send(self, buffers: list[bytes | bytearray | memoryview]) -> None:
         """Send raw bytes."""

@@ -13,7 +13,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 
-from backends.external.path import Answer, PathListener, Submit
+from backends.external.path import PathListener
 from scsi.iscsi.connection import Connection
 from scsi.iscsi.events import Event, LoggedIn, ScsiCommand, SessionEnded, TaskManagement
 from scsi.iscsi.initiator import InitiatorConnection
@@ -23,7 +23,6 @@ from scsi.iscsi.registry import SessionRegistry
 from scsi.logical_unit import LogicalUnit
 from scsi.nexus import MappedUnit, Nexus
 from scsi.target import TargetPort
-from scsi.volume import Buffer
 from tests.support.clock import VirtualScheduler, VirtualTimer
 from tests.support.iscsi_peer import ADDRESSES, ISID, TARGET, FakeDirectory
 from tests.support.sim_leg import SimLeg
@@ -355,7 +354,7 @@ class SimLink:
         self._listener: PathListener | None = None
         self._line: _Line | None = None
         self._closed = False
-        self.submit: Submit = self._not_sent
+        self.submit: Callable[[Task], None] = self._not_sent
 
     def start(self, listener: PathListener) -> None:
         self._listener = listener
@@ -413,17 +412,6 @@ class SimLink:
         assert self._listener is not None
         self._listener.path_down(reason, False)
 
-    def _not_sent(
-        self,
-        lun: bytes,
-        cdb: bytes,
-        data_out: Buffer,
-        data_in_bytes: int,
-        done: Callable[[Answer], None],
-        timeout_s: float,
-        place: memoryview | None = None,
-    ) -> None:
-        del timeout_s
-        task = Task(lun, cdb, data_out, data_in_bytes, done, 0.0, place)
-        task.undelivered = Undelivered.NOT_SENT
-        done(task)
+    @staticmethod
+    def _not_sent(task: Task) -> None:
+        task.undeliver(Undelivered.NOT_SENT, "no session")

@@ -14,7 +14,7 @@ from crc32c import crc32c
 
 from scsi.iscsi.initiator import InitiatorConnection
 from scsi.iscsi.initiator_options import InitiatorEvent, InitiatorOptions, SessionOver, SessionReady
-from scsi.iscsi.initiator_task import Task
+from scsi.iscsi.initiator_task import CallbackTask, Task
 from tests.support.iscsi_peer import Clock, Pdu, make_text
 
 INITIATOR = "iqn.2026-11.io.annex:test"
@@ -301,5 +301,5 @@ class TargetPeer:
     ) -> Collector:
         """Submit a command, and return where its end will be."""
         done = Collector() if done is None else done
-        self.connection.submit(lun, cdb, data_out, data_in_bytes, done, timeout_s, place)
+        self.connection.submit(CallbackTask(lun, cdb, data_out, data_in_bytes, timeout_s, done, place))
         return done

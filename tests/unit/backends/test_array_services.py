@@ -30,13 +30,14 @@ from scsi.array_commands import (
     RegionKind,
     VirtualDeviceFlag,
 )
+from scsi.iscsi.initiator_task import Task
 from scsi.logical_unit import LogicalUnit
 from scsi.nexus import MappedUnit
 from scsi.target import TargetPort
 from scsi.volume import Buffer, Done, Fault, VolumeError
 from tests.support import commands as c
 from tests.support.clock import VirtualScheduler
-from tests.support.fake_array import FakeAnswer
+from tests.support.fake_array import FakeAnswer, end_with
 from tests.support.memory_volume import MemoryVolume
 from tests.support.pair_world import FakeFences
 from tests.support.stable_memory import MemoryDirectory
@@ -56,16 +57,14 @@ class MemoryPath:
     def __init__(self, volume: MemoryVolume) -> None:
         self._volume = volume
 
-    def submit(
-        self, _lun: bytes, cdb: bytes, data_out: Buffer, _most: int, done: Callable[[FakeAnswer], None], *_: object
-    ) -> None:
-        lba, blocks = struct.unpack_from(">2xIxH", cdb)
-        if cdb[0] == READ_10:
-            self._volume.read(lba, blocks, lambda data: done(FakeAnswer(data_in=cast("Buffer", data))))
-        elif cdb[0] == WRITE_10:
-            self._volume.write(lba, data_out, False, lambda _error: done(FakeAnswer()))
+    def submit(self, task: Task) -> None:
+        lba, blocks = struct.unpack_from(">2xIxH", task.cdb)
+        if task.cdb[0] == READ_10:
+            self._volume.read(lba, blocks, lambda data: end_with(task, FakeAnswer(data_in=cast("Buffer", data))))
+        elif task.cdb[0] == WRITE_10:
+            self._volume.write(lba, task.data_out, False, lambda _error: end_with(task, FakeAnswer()))
         else:
-            self._volume.flush(lambda _error: done(FakeAnswer()))
+            self._volume.flush(lambda _error: end_with(task, FakeAnswer()))
 
 
 def memory_unit(scheduler: VirtualScheduler, number: int, volume: MemoryVolume) -> ExternalLogicalUnit:

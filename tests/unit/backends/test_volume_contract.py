@@ -11,7 +11,6 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -21,9 +20,10 @@ from backends.regions import Region, RegionDevice
 from backends.virtual_device import VirtualDevice
 from backends.workers import Workers
 from scsi.array_commands import PairState
-from scsi.iscsi.initiator_task import Undelivered
+from scsi.iscsi.initiator_task import Task
 from scsi.volume import Buffer, Done, Volume, VolumeError
 from tests.support.clock import VirtualScheduler
+from tests.support.fake_array import FakeAnswer, end_with
 from tests.support.loop_device import LoopDevice
 from tests.support.memory_volume import MemoryVolume
 from tests.support.pair_world import PairWorld
@@ -131,17 +131,6 @@ def virtual_device_of_three_regions(bench: Bench) -> Volume:
     return over((MemoryVolume(200), 0, 100), (file, 12, 300), (MemoryVolume(112), 0, 0))
 
 
-class GoodAnswer(NamedTuple):
-    """What an array says to a command that worked."""
-
-    data_in: Buffer = b""
-    status: int = 0
-    sense: bytes = b""
-    residual: int = 0
-    undelivered: Undelivered | None = None
-    detail: str = ""
-
-
 class MemoryArray:
     """An `ArrayPath` to an array that is a `MemoryVolume`; answers come a turn of the loop later."""
 
@@ -149,29 +138,21 @@ class MemoryArray:
         self.scheduler = scheduler
         self.medium = MemoryVolume(BLOCKS)
 
-    def submit(
-        self,
-        lun: bytes,
-        cdb: bytes,
-        data_out: Buffer,
-        data_in_bytes: int,
-        done: Callable[[GoodAnswer], None],
-        timeout_s: float,
-        place: memoryview | None = None,
-    ) -> None:
+    def submit(self, task: Task) -> None:
+        cdb = task.cdb
         lba, _, blocks = struct.unpack(">IBH", cdb[2:9])
         if cdb[0] == 0x28:
-            assert data_in_bytes == blocks * 512
+            assert task.data_in_bytes == blocks * 512
             data = bytes(self.medium.data[lba * 512 : (lba + blocks) * 512])
-            if place is not None:
-                place[:] = data
-            self.scheduler.call_soon(lambda: done(GoodAnswer(data if place is None else place)))
+            self.scheduler.call_soon(lambda: end_with(task, FakeAnswer(data_in=data)))
         elif cdb[0] == 0x2A:
-            assert len(data_out) == blocks * 512
-            self.medium.write(lba, data_out, False, lambda _: self.scheduler.call_soon(lambda: done(GoodAnswer())))
+            assert len(task.data_out) == blocks * 512
+            self.medium.write(
+                lba, task.data_out, False, lambda _: self.scheduler.call_soon(lambda: end_with(task, FakeAnswer()))
+            )
         else:
             assert cdb[0] == 0x35
-            self.scheduler.call_soon(lambda: done(GoodAnswer()))
+            self.scheduler.call_soon(lambda: end_with(task, FakeAnswer()))
 
 
 def external_logical_unit(bench: Bench) -> Volume:

@@ -2,10 +2,10 @@ import pytest
 
 from backends.devices.state import DeviceState
 from backends.external.array import ArrayState
-from scsi.iscsi.initiator_task import Undelivered
+from scsi.iscsi.initiator_task import Task, Undelivered
 from scsi.status import Status
 from scsi.volume import Done, Fault, VolumeError
-from tests.support.fake_array import NAA, FakeAnswer, FakeUnit, Results, Rig, check, lost, lun_bytes, state_of
+from tests.support.fake_array import NAA, FakeAnswer, FakeUnit, Results, Rig, check, end_with, lost, lun_bytes, state_of
 
 OTHER = bytes.fromhex("6fedcba987654321")
 
@@ -286,13 +286,13 @@ def test_an_array_that_lists_nothing_is_asked_for_what_is_expected() -> None:
     rig.array.units = {0: FakeUnit(0, device_type=0x0C, always={}), **rig.array.units}
     submit = rig.path.submit
 
-    def without_report_luns(lun: bytes, cdb: bytes, data_out: bytes, size: int, done: Done, *rest: object) -> None:
-        if cdb[0] == 0xA0:
-            done(check(5, 0x20, 0))  # type: ignore[arg-type]  # an answer, where Done is the nearest name
+    def without_report_luns(task: Task) -> None:
+        if task.cdb[0] == 0xA0:
+            end_with(task, check(5, 0x20, 0))
         else:
-            submit(lun, cdb, data_out, size, done, *rest)  # type: ignore[arg-type]  # handed on as it came
+            submit(task)
 
-    rig.path.submit = without_report_luns  # type: ignore[method-assign,assignment]  # an array without the command
+    rig.path.submit = without_report_luns  # type: ignore[method-assign]  # an array without the command
     rig.reconnect()
     assert state_of(unit) is DeviceState.READY
 
@@ -439,12 +439,12 @@ def test_a_link_that_dies_during_discovery_blocks_nothing(code: int) -> None:
     unit = rig.external.expect(lun_bytes(1), NAA, 2048, 512)
     submit = rig.path.submit
 
-    def cut_at(lun: bytes, cdb: bytes, *rest: object) -> None:
-        submit(lun, cdb, *rest)  # type: ignore[arg-type]  # handed on as it came
-        if cdb[0] == code:
+    def cut_at(task: Task) -> None:
+        submit(task)
+        if task.cdb[0] == code:
             rig.path.cut()
 
-    rig.path.submit = cut_at  # type: ignore[method-assign,assignment]  # a cut at a chosen moment
+    rig.path.submit = cut_at  # type: ignore[method-assign]  # a cut at a chosen moment
     rig.reconnect()
     rig.clock.advance(1)
     assert state_of(unit) is DeviceState.PENDING
@@ -481,13 +481,13 @@ def test_nonsense_for_an_answer_is_survived(code: int, reply: bytes) -> None:
     rig = Rig(connect=False)
     submit = rig.path.submit
 
-    def nonsense(lun: bytes, cdb: bytes, data_out: bytes, size: int, done: Results, *rest: object) -> None:
-        if cdb[0] == code:
-            done(FakeAnswer(data_in=reply[:size]))
+    def nonsense(task: Task) -> None:
+        if task.cdb[0] == code:
+            end_with(task, FakeAnswer(data_in=reply[: task.data_in_bytes]))
         else:
-            submit(lun, cdb, data_out, size, done, *rest)  # type: ignore[arg-type]  # handed on as it came
+            submit(task)
 
-    rig.path.submit = nonsense  # type: ignore[method-assign,assignment]  # an array that lies
+    rig.path.submit = nonsense  # type: ignore[method-assign]  # an array that lies
     rig.path.up()
     rig.clock.advance(5)
     assert rig.external.state is ArrayState.READY

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from scsi.iscsi.initiator_options import SessionOver, SessionReady
-from scsi.iscsi.initiator_task import Task, Undelivered
+from scsi.iscsi.initiator_task import CallbackTask, Task, Undelivered
 from tests.support.streams import assert_same_in_every_cutting, cuttings_in_two
 from tests.support.target_peer import LUN, NO_TAG, OPTIONS, Collector, TargetPeer
 
@@ -386,9 +386,9 @@ def test_a_completion_may_submit_again() -> None:
     def again(task: Task) -> None:
         ended.append(task.cmd_sn)
         if len(ended) < 5:
-            peer.connection.submit(LUN, bytes(6), b"", 0, again, 10.0)
+            peer.connection.submit(CallbackTask(LUN, bytes(6), b"", 0, 10.0, again))
 
-    peer.connection.submit(LUN, bytes(6), b"", 0, again, 10.0)
+    peer.connection.submit(CallbackTask(LUN, bytes(6), b"", 0, 10.0, again))
     for _ in range(5):
         peer.send(peer.response(peer.request().task_tag))
     assert ended == [1, 2, 3, 4, 5]

@@ -14,7 +14,7 @@ from scsi.iscsi.connection import Connection
 from scsi.iscsi.events import ScsiCommand, TaskManagement
 from scsi.iscsi.initiator import InitiatorConnection
 from scsi.iscsi.initiator_options import InitiatorEvent, InitiatorOptions, SessionOver, SessionReady
-from scsi.iscsi.initiator_task import Task, Undelivered
+from scsi.iscsi.initiator_task import CallbackTask, Task, Undelivered
 from scsi.iscsi.keys import CRC32C, NONE
 from scsi.iscsi.options import TargetOptions
 from scsi.iscsi.registry import SessionRegistry
@@ -110,7 +110,7 @@ class Join:
     def submit(self, code: int, offset: int, data: bytes = b"", length: int = 0, asked: int | None = None) -> Collector:
         done = Collector()
         cdb = bytes([code, 0]) + offset.to_bytes(4, "big") + length.to_bytes(4, "big")
-        self.initiator.submit(LUN, cdb, data, length if asked is None else asked, done, 10.0)
+        self.initiator.submit(CallbackTask(LUN, cdb, data, length if asked is None else asked, 10.0, done))
         return done
 
 
@@ -254,9 +254,9 @@ def test_a_completion_that_submits_again_keeps_the_machines_going() -> None:
         ended.append(task.status)
         if left:
             left -= 1
-            join.initiator.submit(LUN, bytes([READ]) + bytes(8) + b"\x10", b"", 16, again, 10.0)
+            join.initiator.submit(CallbackTask(LUN, bytes([READ]) + bytes(8) + b"\x10", b"", 16, 10.0, again))
 
     for _ in range(16):
-        again(Task(LUN, b"", b"", 0, again, 0.0, None))
+        again(CallbackTask(LUN, b"", b"", 0, 10.0, again))
     join.run()
     assert ended.count(0) == 500
