@@ -37,21 +37,19 @@ NO_SENSE: Final = (0, 0, 0)
 _SAMPLED: Final = 15  # one command in 16 is measured
 
 
-class Operation:
-    """A command that does not touch the medium; `done` gets the answer with its data, or the error."""
+class Operation(Task):
+    """A command that does not touch the medium; `done` gets the answer with its data, or the error.
 
-    __slots__ = (
-        "_done",
-        "attempts",
-        "begun",
-        "cdb",
-        "data_in_bytes",
-        "data_out",
-        "deadline",
-        "parked",
-        "place",
-        "unit",
-    )
+    It is the task that is sent first; for each repetition there is another one.
+
+    Attributes:
+        unit: where it goes.
+        attempts: how often it was refused for a reason that passes.
+        parked: it has waited for a lost link.
+        begun: when it was sent for the first time, if its latency is measured; else 0.0.
+    """
+
+    __slots__ = ("_done", "attempts", "begun", "parked", "unit")
     read_fault: ClassVar = Fault.HARDWARE  # what a medium error is for this kind of command
 
     def __init__(
@@ -63,34 +61,33 @@ class Operation:
         data_in_bytes: int = 0,
         place: memoryview | None = None,
     ) -> None:
+        super().__init__(unit.lun, cdb, data_out, data_in_bytes, unit.command_timeout_s, place)
         self.unit = unit
-        self.cdb = cdb
-        self.data_out = data_out
-        self.data_in_bytes = data_in_bytes
-        self.place = place
         self.attempts = 0
         self.parked = False
-        self.begun = 0.0  # when it was sent for the first time, if its latency is measured
-        self.deadline = 0.0  # known once it is needed: this is the fast path, and a look at the clock has its price
+        self.begun = 0.0
         self._done = done
 
     def start(self) -> None:
         """Send it for the first time."""
-        unit = self.unit
-        unit.path.submit(_Attempt(self, unit.command_timeout_s))
+        self.unit.path.submit(self)
 
     def again(self) -> None:
         """Send it once more, in what is left of its time."""
         unit = self.unit
-        unit.path.submit(_Attempt(self, max(self.deadline - unit.scheduler.now(), SHORTEST_TIMEOUT_S)))
+        unit.path.submit(_Repetition(self, max(self.deadline - unit.scheduler.now(), SHORTEST_TIMEOUT_S)))
+
+    def ended(self) -> None:
+        """Take the answer to the first sending."""
+        self.answered(self)
 
     def answered(self, answer: Task) -> None:
         """Take one answer of the array."""
         if answer.status == _GOOD:
             self.succeeded(answer)
             return
-        if not self.deadline:
-            self.deadline = answer.deadline or self.unit.scheduler.now() + self.unit.command_timeout_s
+        if not self.deadline:  # it has never been sent
+            self.deadline = self.unit.scheduler.now() + self.timeout_s
         if answer.undelivered is not None:
             self._undelivered(answer.undelivered, answer.detail)
         elif answer.status == Status.CHECK_CONDITION:
@@ -190,8 +187,8 @@ class Operation:
             scheduler.call_later(pause_s, self.resume)
 
 
-class _Attempt(Task):
-    """One sending of an operation."""
+class _Repetition(Task):
+    """One more sending of an operation."""
 
     __slots__ = ("_operation",)
 
@@ -221,7 +218,7 @@ class DataOperation(Operation):
             self.deadline = unit.scheduler.now() + unit.command_timeout_s
             unit.hold(self)
         else:
-            unit.path.submit(_Attempt(self, unit.command_timeout_s))
+            unit.path.submit(self)
 
     def resume(self) -> None:
         """Go on after a pause, in which the unit may have gone, or another may have come to its place."""

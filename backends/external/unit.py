@@ -49,7 +49,7 @@ _WRITE_16: Final = 0x8A
 _SYNCHRONIZE_10: Final = 0x35
 _SYNCHRONIZE_16: Final = 0x91
 _FUA: Final = 0x08
-_pack_10: Final = struct.Struct(">BBIBHB").pack
+_pack_10: Final = struct.Struct(">HII").pack  # fields side by side are packed as one: this is the fast path
 _pack_16: Final = struct.Struct(">BBQIBB").pack
 _RESERVE_6: Final = bytes.fromhex("160000000000")
 RELEASE_6: Final = bytes.fromhex("170000000000")
@@ -286,7 +286,7 @@ class ExternalLogicalUnit:
     def _cdb(self, ten: int, sixteen: int, flags: int, lba: int, blocks: int) -> bytes:
         # The 10 byte commands wherever they reach: the oldest arrays know no others.
         if self.blocks <= _TEN_BYTE_BLOCKS:
-            return _pack_10(ten, flags, lba, 0, blocks, 0)
+            return _pack_10(ten << 8 | flags, lba, blocks << 8)
         return _pack_16(sixteen, flags, lba, blocks, 0, 0)
 
     # --- Reservation and reset: these work while `reachable`, READY or not ---

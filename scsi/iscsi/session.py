@@ -18,6 +18,7 @@ Spec: RFC 7143 4.2.2 "Ordering and iSCSI Numbering", 11.3 "SCSI Command", 11.4 "
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -71,6 +72,9 @@ Buffer = bytes | bytearray | memoryview
 _READ_WRITE: Final = COMMAND_READ | COMMAND_WRITE
 _NUMBERED: Final = frozenset({SCSI_COMMAND}) | {opcode for opcode, request in REQUESTS.items() if request.numbered}
 _pack_response: Final = RESPONSE.pack
+# `RESPONSE` of a write that ended well: what is the same in all of them is packed once.
+_GOOD_RESPONSE: Final = RESPONSE.pack(SCSI_RESPONSE, FINAL, GOOD, 0, NO_LUN, 0, 0, 0, 0, 0, 0, 0, 0)[:16]
+_pack_good: Final = struct.Struct(">16sI4xIII12x").pack
 
 
 class Session:
@@ -485,9 +489,7 @@ class Session:
             )  # fmt: skip
             writer.out += (header, data_in, PADDING[length & 3]) if length & 3 else (header, data_in)
         else:
-            writer.out.append(
-                _pack_response(SCSI_RESPONSE, FINAL, GOOD, 0, NO_LUN, tag, 0, stat_sn, exp_cmd_sn, max_cmd_sn, 0, 0, 0)
-            )
+            writer.out.append(_pack_good(_GOOD_RESPONSE, tag, stat_sn, exp_cmd_sn, max_cmd_sn))
         if not writer.announced:
             writer.announce()
         elif writer.woken and writer.much:
