@@ -14,17 +14,21 @@ On disk an extent has a code of two bits, in sectors of 512 bytes, each with its
 are in the second part of the file), or zero: everything dirty. A sector that is missing, zero, torn or damaged thus
 reads as dirty, never as clean. Fine bits are stable before the code that points at them.
 
-One write is under way at a time; extents that wait to be opened meanwhile go together with the next one.
+One write is under way at a time; extents that wait to be opened meanwhile go together with the next one. Who writes one
+extent after the other has some more opened with the third and later ones, so that not each has to be waited for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from backends.pairs.dirty_map import DirtyMap
 from backends.pairs.intent_sectors import Code, IntentLayout, decode_sector, encode_sector, fine_payload, read_fine
 from backends.pairs.stable_file import StableFile
 from backends.workers import Workers
+
+AHEAD: Final = 7  # extents; what a crash copies for nothing if they are not used
 
 Opened = Callable[[Exception | None], None]
 Writes = list[tuple[int, bytes]]
@@ -124,9 +128,17 @@ class IntentLog:
                 self._to_open[extent] = None
         if not missing:
             return True
+        if first - 1 in self.open and first - 2 in self.open:
+            self._look_ahead(last + 1)
         self._waiters.append((missing, opened))
         self._step()
         return False
+
+    def _look_ahead(self, first: int) -> None:
+        """Have the next extents opened as well; whoever is served by that does not wait for it."""
+        for extent in range(first, min(first + AHEAD, self._layout.extents)):
+            if extent not in self.open and not self._is_open_on_disk(extent):
+                self._to_open[extent] = None
 
     def _is_open_on_disk(self, extent: int) -> bool:
         return (

@@ -124,6 +124,41 @@ def test_extents_that_wait_together_are_opened_in_one_write() -> None:
     assert world.directory.steps - steps == 4  # the first alone: write and sync; the two others together
 
 
+def test_who_writes_one_extent_after_the_other_waits_for_one_in_eight() -> None:
+    world = World(blocks=40 * PER_EXTENT)
+    waited = []
+    for extent in range(40):
+        steps = world.directory.steps
+        world.opened(extent)
+        if world.directory.steps > steps:
+            waited.append(extent)
+    assert waited == [0, 1, 2, 10, 18, 26, 34]
+    assert set(world.log.open) == set(range(40))
+
+
+def test_nothing_is_opened_ahead_of_who_writes_here_and_there() -> None:
+    world = World()
+    for at in (4, 2, 0, 5):
+        world.opened(at)
+    assert set(world.log.open) == {0, 2, 4, 5}
+
+
+def test_what_was_opened_ahead_and_is_waited_for_meanwhile_is_opened_once() -> None:
+    world = World()
+    world.opened(0, 1)
+    world.workers.held = True
+    answers = [world.open(at) for at in (2, 3, 4)]
+    steps = world.directory.steps
+    world.workers.run_held()
+    world.scheduler.run_until_idle()
+    assert answers == [[None]] * 3
+    assert world.directory.steps - steps == 2  # one write and its sync
+    world.close(3)
+    world.directory.crash(random.Random(1))
+    world.start()
+    assert world.dirty_extents() == {0, 1, 2, 4, 5, 6}
+
+
 def test_a_write_over_two_extents_waits_for_both() -> None:
     world = World()
     world.opened(0)
@@ -181,14 +216,14 @@ def test_an_extent_that_waits_to_be_closed_stays_open_for_a_write_that_comes_fir
     world = World()
     world.opened(1, 2)
     world.workers.held = True
-    world.open(3)  # something is under way, so the closing waits
+    world.open(5)  # something is under way, so the closing waits
     world.log.close_extents([1])
     assert world.open(1) == [None]
     world.workers.run_held()
     world.scheduler.run_until_idle()
     world.directory.crash(random.Random(0))
     world.start()
-    assert world.dirty_extents() == {1, 2, 3}
+    assert world.dirty_extents() == {1, 2, 5}
 
 
 def test_an_extent_that_can_not_be_opened_says_so_and_can_be_tried_again() -> None:
