@@ -21,6 +21,7 @@ from typing import cast
 
 from backends.external.path import PathListener
 from config.model import join_portal
+from daemon.answer_polling import AnswerPolling
 from daemon.deadline import Deadline
 from daemon.login_pauses import LoginPauses
 from scsi.iscsi.initiator import InitiatorConnection
@@ -266,6 +267,7 @@ class LinkProtocol(asyncio.BufferedProtocol):
         self._login_timer: asyncio.TimerHandle | None = None
         self.connection = InitiatorConnection(options, loop.time, secrets.token_bytes, self._wake)
         self._deadline = Deadline(loop, self.connection.next_deadline, self._on_timer)
+        self._polling = AnswerPolling(loop, lambda: self.connection.queue)
 
     # --- asyncio ---
 
@@ -294,6 +296,7 @@ class LinkProtocol(asyncio.BufferedProtocol):
             self._act(events)
         self._receiving = False
         self._flush()
+        self._polling.answers_came()
 
     def pause_writing(self) -> None:
         """Keep what is to be sent: the array does not take it."""
