@@ -22,7 +22,18 @@ from backends.devices.state import DeviceState, worst
 from backends.external.unit import ExternalLogicalUnit
 from backends.regions import Region
 from backends.split_requests import Joined, Part, SplitRead, common_deallocation, shifted, shifted_read
-from scsi.volume import AllocationDone, Buffer, ClaimDone, Deallocation, Done, Fault, ReadDone, Volume, VolumeError
+from scsi.volume import (
+    AllocationDone,
+    Buffer,
+    ClaimDone,
+    Deallocation,
+    Done,
+    Fault,
+    ReadDone,
+    Volume,
+    VolumeError,
+    write_then_read,
+)
 
 
 class WriteGate(Protocol):
@@ -148,6 +159,10 @@ class VirtualDevice:
             self._whole.write(lba, data, fua, done)
         else:
             self._write(lba, data, fua, done)
+
+    def write_and_read(self, lba: int, data: Buffer, done: ReadDone) -> None:
+        """Write whole blocks, have them stable, and read them again."""
+        write_then_read(self, lba, data, done)
 
     def write_same(self, lba: int, block: Buffer, blocks: int, done: Done) -> None:
         """Write one block's data to many blocks, once every gate admits it."""

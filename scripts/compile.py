@@ -61,7 +61,7 @@ MODULES = (
     "backends.pairs.intent_log",
     "backends.pairs.mirror",
     "backends.pairs.mirror_faults",
-    "backends.pairs.mirrored_ranges",
+    "backends.pairs.mirrored_changes",
     "backends.pairs.moving",
     "backends.pairs.range_order",
     "backends.pairs.volumes",

@@ -119,12 +119,6 @@ def handle_write_and_verify(unit: LogicalUnit, task: Task, fields: Fields) -> No
         unit.finish(task, data_out_used=wanted_bytes)
         return
 
-    def written(error: VolumeError | None) -> None:
-        if error is None:
-            unit.volume.read(lba, len(data) // unit.volume.block_bytes, read)
-        else:
-            unit.fail(task, error_of(error), wanted_bytes)
-
     def read(result: Buffer | VolumeError) -> None:
         if isinstance(result, VolumeError):
             counters.verify_errors += result.fault is Fault.READ_ERROR
@@ -139,7 +133,7 @@ def handle_write_and_verify(unit: LogicalUnit, task: Task, fields: Fields) -> No
     counters.writes += 1
     counters.written_blocks += blocks
     counters.verified_blocks += blocks
-    unit.volume.write(lba, data, True, written)
+    unit.volume.write_and_read(lba, data, read)
 
 
 def _row(name: str, usage: str, decode: Decode, run: Run, ignored: str = "", **more: Any) -> Command:

@@ -145,6 +145,13 @@ class Volume(Protocol):
     def write(self, lba: int, data: Buffer, fua: bool, done: Done) -> None:
         """Write whole blocks; with `fua` the data is on stable storage before `done(None)`."""
 
+    def write_and_read(self, lba: int, data: Buffer, done: ReadDone) -> None:
+        """Write whole blocks, have them stable, and read them again; `done` gets what was read, or the error.
+
+        Whoever has the blocks more than once does this with each, and a medium that gives other data, where another
+        one gives what was written, has failed the write.
+        """
+
     def flush(self, done: Done) -> None:
         """Make every write acknowledged so far stable (fdatasync on each leg); `done(None)` only after that."""
 
@@ -170,3 +177,15 @@ class Volume(Protocol):
         For what reads them and then writes what depends on it. Those that write through this volume are kept apart by
         the logical unit on it.
         """
+
+
+def write_then_read(volume: Volume, lba: int, data: Buffer, done: ReadDone) -> None:
+    """Do `Volume.write_and_read` for a volume that has its blocks once."""
+
+    def written(error: VolumeError | None) -> None:
+        if error is None:
+            volume.read(lba, len(data) // volume.block_bytes, done)
+        else:
+            done(error)
+
+    volume.write(lba, data, True, written)

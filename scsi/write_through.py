@@ -51,6 +51,9 @@ class WriteThrough:
         del fua
         self._volume.write(lba, data, True, done)
 
+    def write_and_read(self, lba: int, data: Buffer, done: ReadDone) -> None:
+        self._volume.write_and_read(lba, data, done)
+
     def flush(self, done: Done) -> None:
         self._volume.flush(done)
 

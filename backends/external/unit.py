@@ -34,7 +34,18 @@ from backends.external.provisioning import Provisioning, same_steps, unmap_steps
 from backends.scheduler import Scheduler, Timer
 from scsi.counters import Counters
 from scsi.steps import Steps
-from scsi.volume import Allocation, AllocationDone, Buffer, ClaimDone, Deallocation, Done, Fault, ReadDone, VolumeError
+from scsi.volume import (
+    Allocation,
+    AllocationDone,
+    Buffer,
+    ClaimDone,
+    Deallocation,
+    Done,
+    Fault,
+    ReadDone,
+    VolumeError,
+    write_then_read,
+)
 
 COMMAND_TIMEOUT_S: Final = 10.0
 PARK_S: Final = 10.0  # how long a read waits for a lost link
@@ -229,6 +240,10 @@ class ExternalLogicalUnit:
             WriteOperation(self, self._cdb(_WRITE_10, _WRITE_16, flags, lba, blocks), done, data).start()
         else:
             WritePieces(self, lba, data, self.split_blocks, fua, done).start()
+
+    def write_and_read(self, lba: int, data: Buffer, done: ReadDone) -> None:
+        """Write whole blocks, have them stable, and read them again."""
+        write_then_read(self, lba, data, done)
 
     def write_same(self, lba: int, block: Buffer, blocks: int, done: Done) -> None:
         """Write one block's data to many blocks."""

@@ -7,7 +7,7 @@ from typing import Protocol
 from backends.pairs.mirror import Mirror
 from backends.pairs.mirror_claim import MirrorClaim
 from backends.pairs.mirror_flush import Flushes
-from backends.pairs.mirrored_ranges import MirroredSame, MirroredUnmap
+from backends.pairs.mirrored_changes import MirroredSame, MirroredUnmap, MirroredWriteAndRead
 from backends.split_requests import common_deallocation
 from scsi.volume import AllocationDone, Buffer, ClaimDone, Deallocation, Done, Fault, ReadDone, Volume, VolumeError
 
@@ -78,6 +78,9 @@ class PairedVolume:
     def write(self, lba: int, data: Buffer, fua: bool, done: Done) -> None:
         self._mirror.write(self._leg, lba, data, fua, done)
 
+    def write_and_read(self, lba: int, data: Buffer, done: ReadDone) -> None:
+        self._mirror.admit(MirroredWriteAndRead(self._mirror, self._leg, lba, data, done))
+
     def write_same(self, lba: int, block: Buffer, blocks: int, done: Done) -> None:
         self._mirror.admit(MirroredSame(self._mirror, self._leg, lba, blocks, block, done))
 
@@ -121,6 +124,10 @@ class AbsentVolume:
 
     def write(self, lba: int, data: Buffer, fua: bool, done: Done) -> None:
         del lba, data, fua
+        done(self._error)
+
+    def write_and_read(self, lba: int, data: Buffer, done: ReadDone) -> None:
+        del lba, data
         done(self._error)
 
     def write_same(self, lba: int, block: Buffer, blocks: int, done: Done) -> None:

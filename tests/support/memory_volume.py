@@ -18,6 +18,7 @@ from scsi.volume import (
     Fault,
     ReadDone,
     VolumeError,
+    write_then_read,
 )
 
 
@@ -130,6 +131,9 @@ class MemoryVolume:
             done(error)
 
         self._begin(Operation("write", lba, blocks, bytes(data), fua, finish))
+
+    def write_and_read(self, lba: int, data: Buffer, done: ReadDone) -> None:
+        write_then_read(self, lba, data, done)
 
     def write_same(self, lba: int, block: Buffer, blocks: int, done: Done) -> None:
         assert blocks

@@ -21,7 +21,7 @@ from scsi.array_commands import ArrayOut, FenceLevel, PairState
 from scsi.errors import ScsiError
 from scsi.logical_unit import LogicalUnit
 from scsi.target import TargetPort
-from scsi.volume import Buffer, Deallocation, Done, Fault, VolumeError
+from scsi.volume import Buffer, Deallocation, Done, Fault, Volume, VolumeError
 from tests.support import commands
 from tests.support.block_model import FOREIGN, BlockModel, Kind, Write, content, data_of
 from tests.support.clock import VirtualScheduler
@@ -125,9 +125,9 @@ class Simulation:
     """One life, from one seed.
 
     With `ranges` some of its writes are WRITE SAME and UNMAP, of up to two extents. With `compares` the last blocks are
-    written by COMPARE AND WRITE alone, one at a time to each of them, which go through a real logical unit. With `thin`
-    a leg or both are thin, and copies stand back for hosts. With `overtaken` operations of the
-    legs overtake each other by seconds: what was sent before a flush may end after it.
+    written by COMPARE AND WRITE alone, one at a time to each of them, which go through a real logical unit, and writes
+    with FUA are WRITE AND VERIFY. With `thin` a leg or both are thin, and copies stand back for hosts. With `overtaken`
+    operations of the legs overtake each other by seconds: what was sent before a flush may end after it.
     """
 
     def __init__(
@@ -282,8 +282,21 @@ class Simulation:
             volume.unmap(lba, blocks, done)
         elif kind is Kind.SAME:
             volume.write_same(lba, content(write.version, lba, BLOCK_BYTES), blocks, done)
+        elif fua and self.compares is not None:
+            self._write_and_verify(volume, write, done)
         else:
             volume.write(lba, data_of(write, BLOCK_BYTES), fua, done)
+
+    def _write_and_verify(self, volume: Volume, write: Write, done: Done) -> None:
+        data = data_of(write, BLOCK_BYTES)
+
+        def found(result: Buffer | VolumeError) -> None:
+            if isinstance(result, VolumeError):
+                done(result)
+            else:
+                done(None if result == data else VolumeError(Fault.HARDWARE, "miscompare"))
+
+        volume.write_and_read(write.lba, data, found)
 
     def _begin(self, leg: int, lba: int, blocks: int, kind: Kind, fua: bool) -> tuple[Write, Done]:
         """Note a write, and give what is to be told how it ended."""

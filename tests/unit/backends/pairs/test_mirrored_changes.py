@@ -1,4 +1,4 @@
-"""WRITE SAME and UNMAP of a pair: writes like any other, but for what goes to the legs."""
+"""WRITE SAME, UNMAP and WRITE AND VERIFY of a pair: writes like any other, but for what goes to the legs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 
 from backends.pairs.pair import Pair
 from scsi.array_commands import ArrayOut, FenceLevel, PairState
-from scsi.volume import Allocation, Deallocation, Fault, VolumeError
+from scsi.volume import Allocation, Buffer, Deallocation, Fault, VolumeError
+from scsi.write_through import WriteThrough
 from tests.support.memory_volume import Operation
 from tests.support.pair_world import BLOCK, LINK_LOST, FakePresentedUnit, PairWorld, pattern
 
@@ -221,4 +222,121 @@ def test_a_pair_that_is_deleted_leaves_it_to_the_leg() -> None:
     volume.write_same(32, SAME, 8, answers.append)
     assert answers == [None, None]
     assert formed.legs[0].operations()[-2:] == ["unmap 16+8", "write 32+8"]
+    assert formed.legs[1].operations() == []
+
+
+# --- WRITE AND VERIFY -------------------------------------------------------------------------------------------------
+
+
+def write_and_read(formed: Formed, *, write_cache: bool = True) -> list[Buffer | VolumeError]:
+    answers: list[Buffer | VolumeError] = []
+    volume = formed.primary.logical_unit.volume
+    (volume if write_cache else WriteThrough(volume)).write_and_read(16, pattern(3), answers.append)
+    formed.world.scheduler.run_until_idle()
+    return answers
+
+
+def is_read(operation: Operation) -> bool:
+    return operation.name == "read"
+
+
+def damage(leg: Any) -> None:
+    """Let a leg give other data than it was written."""
+    leg.data[16 * BLOCK + 100] ^= 1
+
+
+@pytest.mark.parametrize("write_cache", [True, False])
+@pytest.mark.parametrize("last", [0, 1])
+def test_write_and_verify_is_answered_when_each_leg_has_given_what_it_was_written(
+    last: int, *, write_cache: bool
+) -> None:
+    formed = Formed()
+    formed.legs[last].hold = is_read
+    answers = write_and_read(formed, write_cache=write_cache)
+    assert answers == []
+    assert [leg.operations() for leg in formed.legs] == [["write 16+8 fua", "read 16+8"]] * 2
+    formed.legs[last].release()
+    assert answers == [pattern(3)]
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+@pytest.mark.parametrize(
+    ("level", "fault"),
+    [(FenceLevel.DATA, Fault.NOT_MIRRORED), (FenceLevel.STATUS, None), (FenceLevel.NEVER, None)],
+)
+def test_a_leg_that_does_not_give_what_it_was_written_is_lost(bad: int, level: FenceLevel, fault: Fault | None) -> None:
+    formed = Formed(level)
+    formed.legs[bad].hold = is_read
+    answers = write_and_read(formed)
+    damage(formed.legs[bad])
+    formed.legs[bad].release_all()
+    answer = formed.world.ended(answers)
+    assert (answer.fault if isinstance(answer, VolumeError) else None) is fault
+    if fault is None:
+        assert answer == pattern(3)
+    assert formed.pair.state is PairState.PSUE
+    assert formed.pair.mirror.current == 1 - bad
+    assert formed.pair.mirror.dirty.any(16, 8)
+    assert formed.world.read(formed.primary, 16, 8) == pattern(3)
+    if level is not FenceLevel.DATA:
+        formed.world.command(formed.pair, ArrayOut.PAIR_RESYNC)
+        formed.world.wait_state(formed.pair, PairState.PAIR)
+        assert formed.legs[0].data == formed.legs[1].data
+
+
+def test_a_leg_that_can_not_read_what_it_was_written_is_lost() -> None:
+    formed = Formed()
+    formed.legs[1].fail("read", Fault.READ_ERROR)
+    assert formed.world.ended(write_and_read(formed)) == pattern(3)
+    assert formed.pair.state is PairState.PSUE
+    assert formed.pair.mirror.current == 0
+
+
+def test_when_no_leg_gives_what_it_was_written_the_host_is_told() -> None:
+    formed = Formed()
+    for leg in formed.legs:
+        leg.hold = is_read
+    answers = write_and_read(formed)
+    for leg in formed.legs:
+        damage(leg)
+        leg.release_all()
+    answer = formed.world.ended(answers)
+    assert isinstance(answer, VolumeError)
+    assert answer.fault is Fault.WRITE_ERROR
+
+
+def test_while_the_pair_is_split_write_and_verify_tells_what_the_one_leg_gives() -> None:
+    formed = Formed()
+    assert formed.world.command(formed.pair, ArrayOut.PAIR_SPLIT) is None
+    formed.legs[0].hold = is_read
+    answers = write_and_read(formed)
+    assert formed.pair.mirror.dirty.any(16, 8)
+    damage(formed.legs[0])
+    formed.legs[0].release_all()
+    (answer,) = answers
+    assert answer == bytes(formed.legs[0].data[16 * BLOCK : 24 * BLOCK]) != pattern(3)
+    assert formed.pair.state is PairState.PSUS
+
+
+def test_a_link_that_is_lost_before_a_leg_has_given_what_it_was_written_has_both_done_again() -> None:
+    formed = Formed()
+    formed.legs[1].hold = is_read
+    answers = write_and_read(formed)
+    formed.world.fences.lapse(formed.secondary.virtual_device.units[0])
+    formed.legs[1].release(error=LINK_LOST)
+    formed.legs[1].hold = False
+    assert answers == []
+    formed.world.fences.retake(formed.secondary.virtual_device.units[0])
+    assert formed.world.ended(answers) == pattern(3)
+    assert formed.legs[1].operations()[:4] == ["write 16+8 fua", "read 16+8"] * 2
+    assert formed.pair.state is PairState.PAIR
+
+
+def test_a_pair_that_is_deleted_leaves_write_and_verify_to_the_leg() -> None:
+    formed = Formed()
+    volume = formed.primary.logical_unit.volume
+    assert formed.world.command(formed.pair, ArrayOut.PAIR_DELETE) is None
+    answers: list[Buffer | VolumeError] = []
+    volume.write_and_read(16, pattern(3), answers.append)
+    assert answers == [pattern(3)]
     assert formed.legs[1].operations() == []
